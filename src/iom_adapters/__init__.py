@@ -1,0 +1,1 @@
+"""Adapters: one package per outside system; importing this package costs nothing."""
