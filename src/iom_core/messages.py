@@ -7,7 +7,6 @@ invoice by its number, picked quantities as totals so far), so that applying one
 
 from __future__ import annotations
 
-
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -271,5 +270,3 @@ class Rejected:
     where: str
     external_id: str = ""
     payload: str = ""
-
-

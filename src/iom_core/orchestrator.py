@@ -1,0 +1,297 @@
+"""The one loop: a message comes in, the decision is made, and everything it changed is saved in one transaction.
+
+The orchestrator owns no thread and no clock of its own: an engine calls `perform` and `settle` for commands and `pull` for
+pullers; webhooks, the command line and people call `handle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+
+import attrs
+from returns.result import Failure, Result, Success
+
+from iom_core import decide as decisions
+from iom_core.decide import Decision, Setup
+from iom_core.errors import Fault, Misconfigured, Misunderstood, Unavailable
+from iom_core.flow import ActionDefinition
+from iom_core.messages import ActionDone, ActionFailed, JobDue, Message, NewOrder, Rejected
+from iom_core.order import Command, ErrorRecord, SalesOrder
+from iom_core.outcome import Refused, failed
+from iom_core.ports import Conflict, OrderStore, Pulled, Unit
+from iom_core.providers import Provider
+from iom_core.values import MessageId, System
+
+MAX_PAYLOAD: Final = 4_000
+"""How much of a rejected payload is kept, in characters."""
+
+ATTEMPTS_ON_CONFLICT: Final = 20
+
+
+@attrs.frozen
+class Handled:
+    """What became of a message: ``"applied"``, ``"duplicate"``, ``"waiting"`` (nobody knows its order yet)."""
+
+    outcome: str
+    order: SalesOrder | None = None
+
+
+class _Refusal(Exception):
+    """Carries a refusal out of a transaction, so that it rolls back."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.what)
+        self.refused = refused
+
+
+class Orchestrator:
+    """Ties a store, the setup that decides, and the providers together.
+
+    *clock* returns the time now, in UTC. *wake* is called after a transaction that left commands to run.
+    """
+
+    def __init__(
+        self,
+        store: OrderStore,
+        setup: Setup,
+        providers: Mapping[System, Provider],
+        clock: Callable[[], datetime],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.store = store
+        self.setup = setup
+        self.providers = providers
+        self.clock = clock
+        self.wake = wake
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def handle(self, message: Message, *, finishes: str = "") -> Result[Handled, Refused]:
+        """Take in one message, once. *finishes* is the key of the command whose outcome it is.
+
+        A refused request leaves no trace. Raises what the store raises.
+        """
+        for _ in range(ATTEMPTS_ON_CONFLICT):
+            try:
+                with self.store.begin() as unit:
+                    handled, commands = self._take_in(unit, message, finishes)
+            except Conflict:
+                continue
+            except _Refusal as refusal:
+                return Failure(refusal.refused)
+            if commands:
+                self.wake()
+            return Success(handled)
+        raise Unavailable(
+            "store", f"order of message {message.id} changed under {ATTEMPTS_ON_CONFLICT} attempts to save it"
+        )
+
+    def _take_in(self, unit: Unit, message: Message, finishes: str) -> tuple[Handled, bool]:
+        if finishes:
+            unit.finish(finishes)
+        if not unit.accept(message.id, message.at):
+            return Handled("duplicate"), False
+        order_id = message.order_id
+        if order_id is None:
+            order_id = unit.find(message.system, message.external_id)
+        if order_id is None and isinstance(message.body, NewOrder):
+            # The number of an order is made from its channel's, so the order may be there under it already.
+            order_id = self.setup.order_id(message.system, message.external_id)
+        before = None if order_id is None else unit.order(order_id)
+        if before is None and not isinstance(message.body, NewOrder):
+            if message.order_id is not None:
+                raise _Refusal(Refused("unknown-order", f"there is no order {message.order_id!r}", "$.order_id"))
+            unit.wait(message, message.at)
+            return Handled("waiting"), False
+        decided = decisions.decide(before, message, self.setup)
+        if failed(decided):
+            refused = decided.failure()
+            if not isinstance(message.body, NewOrder):
+                raise _Refusal(refused)
+            unit.add_error(rejection(message, refused))
+            return Handled("rejected"), False
+        decision = decided.unwrap()
+        self._save(unit, before, decision)
+        if len(decision.order.externals) != (0 if before is None else len(before.externals)):
+            self._let_in_waiting(unit, before, decision.order)
+        return Handled("applied", decision.order), bool(decision.commands)
+
+    def _save(self, unit: Unit, before: SalesOrder | None, decision: Decision) -> None:
+        if decision.order is not before:
+            unit.save(decision.order, before, decision.happened, decision.commands)
+        for error in decision.errors:
+            unit.add_error(error)
+
+    def _let_in_waiting(self, unit: Unit, before: SalesOrder | None, order: SalesOrder) -> None:
+        """Apply messages that waited for a number which this order has just got."""
+        known = set() if before is None else set(before.externals)
+        for external in order.externals:
+            if external in known or external.entity not in ("order", "fulfillment order"):
+                continue
+            for waiting in unit.waiting(external.system, external.id):
+                now = unit.order(order.id)
+                decided = decisions.decide(now, waiting.message, self.setup)
+                if failed(decided):
+                    unit.add_error(rejection(waiting.message, decided.failure()))
+                else:
+                    self._save(unit, now, decided.unwrap())
+
+    def reject(self, rejected: Rejected) -> None:
+        """Keep what could not be understood in the inbound error list."""
+        with self.store.begin() as unit:
+            unit.add_error(
+                ErrorRecord(
+                    f"{decisions.INBOUND}/{rejected.id}",
+                    decisions.INBOUND,
+                    self.clock(),
+                    rejected.system,
+                    rejected.what,
+                    rejected.where,
+                    None,
+                    rejected.id,
+                    "malformed",
+                    rejected.payload[:MAX_PAYLOAD],
+                )
+            )
+
+    # -- inbound: pullers and webhooks -----------------------------------------------------------------------------
+
+    def pull(self, system: System, now: datetime | None = None) -> int:
+        """Run a provider's puller to the end of what is new; returns how many messages and rejections came.
+
+        The checkpoint is saved after the messages: what a crash interrupts comes again and is recognized.
+        """
+        provider = self.providers[system]
+        if provider.pull is None:
+            raise Misconfigured(system, "this provider has no puller")
+        taken, more = 0, True
+        while more:
+            with self.store.begin() as unit:
+                checkpoint = unit.checkpoint(system)
+            pulled = provider.pull(checkpoint, now or self.clock())
+            taken += self.take(pulled)
+            if pulled.checkpoint != checkpoint:
+                with self.store.begin() as unit:
+                    unit.set_checkpoint(system, pulled.checkpoint)
+            more = pulled.more and pulled.checkpoint != checkpoint
+        return taken
+
+    def take(self, pulled: Pulled) -> int:
+        """Take in a batch; one message that can't be handled never stops the others."""
+        for each in pulled.messages:
+            if isinstance(each, Rejected):
+                self.reject(each)
+                continue
+            try:
+                self.handle(each)
+            except Fault:
+                raise
+            except Exception as bug:  # noqa: BLE001 - a message that breaks us is set aside; the others go on
+                self.reject(
+                    Rejected(
+                        each.id,
+                        each.system,
+                        f"the message could not be handled: {type(bug).__name__}: {bug}",
+                        "$",
+                        each.external_id,
+                    )
+                )
+        return len(pulled.messages)
+
+    def webhook(self, system: System, headers: Mapping[str, str], body: bytes) -> Result[tuple[str, ...], Refused]:
+        """Authenticate a notification and return the ids it hints at; read them with `follow` afterwards.
+
+        What is refused here is kept in the inbound error list, without its headers.
+        """
+        provider = self.providers.get(system)
+        if provider is None or provider.translate is None:
+            return Failure(Refused("no-webhook", f"{system} takes no notifications", "$", system))
+        translated = provider.translate(headers, body)
+        if failed(translated):
+            refused = translated.failure()
+            digest = MessageId(f"{system}/webhook/{refused.code}/{self.clock().isoformat()}")
+            text = body[:MAX_PAYLOAD].decode("utf-8", "replace")
+            self.reject(Rejected(digest, system, refused.what, refused.where, "", text))
+        return translated
+
+    def follow(self, system: System, external_id: str) -> int:
+        """Read what a notification hinted at, and take it in."""
+        read = self.providers[system].read
+        return 0 if read is None else self.take(Pulled(read(external_id, self.clock()), ""))
+
+    # -- outbound: what an engine calls --------------------------------------------------------------------------
+
+    def definition(self, command: Command) -> ActionDefinition | None:
+        """Return a command's definition: its attempts and its timeout."""
+        return self.setup.catalog.action(command.provider, command.action)
+
+    def perform(self, command: Command, order: SalesOrder) -> ActionDone | ActionFailed:
+        """Run a command against its provider's port, outside any transaction. Raises a `Fault`."""
+        provider = self.providers.get(command.provider)
+        action = None if provider is None else provider.actions.get(command.action)
+        if action is None:
+            raise Misconfigured(command.provider, f"no connection runs the action {command.action!r}")
+        done = action.run(order, command)
+        if failed(done):
+            refused = done.failure()
+            return ActionFailed(command.key, "refused", refused.what, refused.where)
+        outcome = done.unwrap()
+        errors = dict(outcome.line_errors)
+        concerned = [line.id for line in order.lines if not line.canceled or line.quantity > 0]
+        if errors and all(line in errors for line in concerned):
+            first = next(iter(errors.values()))
+            return ActionFailed(command.key, "refused", f"no line was taken: {first}", "$.lines", outcome.line_errors)
+        return attrs.evolve(outcome, key=command.key)
+
+    def settle(self, command: Command, outcome: ActionDone | ActionFailed, at: datetime) -> None:
+        """Decide on a command's outcome and take the command out of the outbox, in one transaction."""
+        message = Message(
+            MessageId(f"{command.key}!{command.attempt}"), command.provider, outcome, at, order_id=command.order_id
+        )
+        self.handle(message, finishes=command.key)
+
+    def run_job(self, job: str, event: str, orders: tuple[SalesOrder, ...], run: str) -> int:
+        """Raise a job's event on *orders*; *run* names this run, so that repeating it changes nothing."""
+        for order in orders:
+            self.handle(
+                Message(
+                    MessageId(f"job/{job}/{run}/{order.id}"),
+                    System("iom"),
+                    JobDue(job, event),
+                    self.clock(),
+                    order_id=order.id,
+                )
+            )
+        return len(orders)
+
+
+def rejection(message: Message, refused: Refused) -> ErrorRecord:
+    """Return the inbound error of a message whose content was refused."""
+    from iom_core.codec import to_json
+
+    return ErrorRecord(
+        f"{decisions.INBOUND}/{message.id}",
+        decisions.INBOUND,
+        message.at,
+        message.system,
+        refused.what,
+        refused.where,
+        None,
+        message.id,
+        refused.code,
+        to_json(message)[:MAX_PAYLOAD],
+    )
+
+
+def fault_kind(fault: Fault) -> str:
+    """Name a fault as `ActionFailed.kind` does."""
+    for kind, name in (
+        (Unavailable, "unavailable"),
+        (Misunderstood, "misunderstood"),
+        (Misconfigured, "misconfigured"),
+    ):
+        if isinstance(fault, kind):
+            return name
+    return "unavailable"

@@ -1,0 +1,254 @@
+"""Providers: what connects a port to flows — its actions by the product's names, its pullers and its notifications.
+
+A scenario names providers and actions; these functions build them from any object that implements the port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import attrs
+from returns.result import Failure, Result, Success
+
+from iom_core import events as ev
+from iom_core.allocation import Source, source_lines
+from iom_core.decide import INTERNAL
+from iom_core.flow import ActionDefinition, Catalog, Effect, ProviderDefinition
+from iom_core.messages import ActionDone, Message, Rejected
+from iom_core.order import Command, SalesOrder
+from iom_core.outcome import Refused, failed
+from iom_core.policies import Policy
+from iom_core.ports import (
+    BillingRequest,
+    ErpOrders,
+    ErpRequest,
+    FulfillmentProvider,
+    FulfillmentRequest,
+    Inventory,
+    Ledger,
+    OrderSource,
+    Pulled,
+    Receipt,
+    StatusSink,
+    StatusUpdate,
+)
+from iom_core.values import ProductId, System
+
+Run = Callable[[SalesOrder, Command], Result[ActionDone, Refused]]
+"""Runs a provider action for a command; a business no is refused, a fault is raised."""
+Pull = Callable[[str, datetime], Pulled]
+Read = Callable[[str, datetime], tuple[Message | Rejected, ...]]
+Translate = Callable[[Mapping[str, str], bytes], Result[tuple[str, ...], Refused]]
+
+# The product's names of provider actions
+SEND_ORDER: Final = "Send order to fulfillment"
+SEND_LINES: Final = "Send sales order lines to billing"
+SEND_STATUS: Final = "Send order status"
+SEND_FULFILLMENT_ORDER: Final = "Send fulfillment order"
+SEND_INVOICE: Final = "Send to invoice"
+UPDATE_SHIPPED: Final = "Update order status: shipped"
+UPDATE_PARTIALLY_SHIPPED: Final = "Update order status: partially shipped"
+UPDATE_COMPLETED: Final = "Update order status: completed"
+UPDATE_CANCELED: Final = "Update order status: canceled"
+OPTIMIZE: Final = "Send to fulfillment optimization"
+CREATE_FULFILLMENT: Final = "Create fulfillment orders"
+
+OPTIMIZER: Final = System("fulfillment-optimization")
+
+_SHIPPING: Final = frozenset(
+    {
+        ev.ORDER_PARTIALLY_PICKED,
+        ev.ORDER_PICKED,
+        ev.ORDER_PARTIALLY_PACKED,
+        ev.ORDER_PACKED,
+        ev.ORDER_PARTIALLY_SHIPPED,
+        ev.ORDER_SHIPPED,
+        ev.ORDER_CANCELED,
+    }
+) | {
+    event
+    for entity in (ev.FULFILLMENT_ORDER, ev.FULFILLMENT_LINE, ev.LINE)
+    for stage in ev.PROGRESS[entity]
+    for event in stage
+}
+_BILLING: Final = frozenset({ev.ORDER_PARTIALLY_INVOICED, ev.ORDER_INVOICED, ev.BILLING_CONFIRMED})
+
+
+@attrs.frozen
+class Action:
+    """A provider action: its definition, and the function that runs it."""
+
+    definition: ActionDefinition
+    run: Run
+
+
+@attrs.frozen
+class Provider:
+    """A provider with its connection: what a flow may name, and what the orchestrator calls."""
+
+    name: System
+    actions: Mapping[str, Action] = attrs.field(factory=dict)
+    events: frozenset[str] = frozenset()
+    pull: Pull | None = None
+    read: Read | None = None
+    translate: Translate | None = None
+
+    @property
+    def definition(self) -> ProviderDefinition:
+        """Return the provider as flows see it."""
+        return ProviderDefinition(
+            self.name, {name: each.definition for name, each in self.actions.items()}, self.events
+        )
+
+    def __or__(self, other: Provider) -> Provider:
+        """Join two roles of one system, for example an ERP that is also a ledger."""
+        if self.name != other.name:
+            raise ValueError(f"{self.name} and {other.name} are different systems")
+        pulls = [each for each in (self.pull, other.pull) if each is not None]
+        if len(pulls) > 1 and pulls[0] != pulls[1]:
+            raise ValueError(f"{self.name} has two pullers; give one of its roles none")
+        return Provider(
+            self.name,
+            {**self.actions, **other.actions},
+            self.events | other.events,
+            pulls[0] if pulls else None,
+            self.read or other.read,
+            self.translate or other.translate,
+        )
+
+
+def _done(command: Command, received: Result[Receipt, Refused]) -> Result[ActionDone, Refused]:
+    return received.map(
+        lambda receipt: ActionDone(
+            command.key, receipt.details, receipt.number, receipt.line_numbers, receipt.line_errors
+        )
+    )
+
+
+def _action(name: str, effect: Effect, run: Run, readies: str = "") -> tuple[str, Action]:
+    return name, Action(ActionDefinition(name, effect, readies), run)
+
+
+def channel(source: OrderSource, sink: StatusSink | None = None) -> Provider:
+    """A channel that orders come from and, with *sink*, that hears what became of them."""
+    stages = (
+        (UPDATE_SHIPPED, "shipped"),
+        (UPDATE_PARTIALLY_SHIPPED, "partially shipped"),
+        (UPDATE_COMPLETED, "completed"),
+        (UPDATE_CANCELED, "canceled"),
+    )
+    actions = {} if sink is None else dict(_action(name, Effect.TELL, _teller(sink, stage)) for name, stage in stages)
+    return Provider(source.system, actions, frozenset(), source.pull, source.read, source.translate)
+
+
+def _teller(sink: StatusSink, stage: str) -> Run:
+    def tell(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        receipt = sink.update(order, StatusUpdate(command.key, stage))
+        # The channel's number is known already; a receipt here says only that it has heard.
+        return receipt.map(lambda told: ActionDone(command.key, told.details or f"told {stage}"))
+
+    return tell
+
+
+def erp(orders: ErpOrders) -> Provider:
+    """An ERP that shares our sales orders: it may fulfill them, account for them, or both."""
+
+    def send(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        return _done(command, orders.send(ErpRequest(command.key, order)))
+
+    def send_lines(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        lines = tuple(line.id for line in order.lines if line.warehouse and line.quantity > 0)
+        if not lines:
+            return Success(ActionDone(command.key, "no line has a shipping warehouse"))
+        return _done(command, orders.send(ErpRequest(command.key, order, lines)))
+
+    return Provider(
+        orders.system,
+        dict(
+            (
+                _action(SEND_ORDER, Effect.SEND, send, "order"),
+                _action(SEND_LINES, Effect.SEND, send_lines, "lines"),
+                _action(SEND_STATUS, Effect.TELL, send, "order"),
+            )
+        ),
+        _SHIPPING | _BILLING,
+        orders.pull,
+    )
+
+
+def fulfiller(provider: FulfillmentProvider) -> Provider:
+    """Somebody who ships fulfillment orders."""
+
+    def submit(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        return _done(command, provider.submit(FulfillmentRequest(command.key, order, command.record)))
+
+    return Provider(
+        provider.system, dict((_action(SEND_FULFILLMENT_ORDER, Effect.SEND, submit),)), _SHIPPING, provider.pull
+    )
+
+
+def ledger(accounts: Ledger) -> Provider:
+    """Somebody who invoices."""
+
+    def bill(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        return _done(command, accounts.bill(BillingRequest(command.key, order)))
+
+    return Provider(accounts.system, dict((_action(SEND_INVOICE, Effect.BILL, bill),)), _BILLING, accounts.pull)
+
+
+def optimizer(inventory: Inventory, sources: Sequence[Source], name: System = OPTIMIZER) -> Provider:
+    """Fulfillment optimization: decides which source ships which line, and reserves what it takes."""
+
+    def optimize(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        taken = {each.line for fo in order.fulfillment_orders for each in fo.lines}
+        open_lines = [line for line in order.lines if line.id not in taken and not line.digital and line.quantity > 0]
+        # A lost outcome may have left reservations of an earlier run: they are given back before stock is asked for.
+        for line in open_lines:
+            for source in sources:
+                inventory.release(f"{order.id}/{line.id}/{source.id}")
+        products = tuple(dict.fromkeys(line.product for line in open_lines))
+        stock: dict[tuple[str, ProductId], Decimal] = {
+            (each.source, each.product): each.available for each in inventory.available(products)
+        }
+        plan = source_lines(open_lines, sources, stock)
+        kept = []
+        for each in plan:
+            line = next(line for line in open_lines if line.id == each.line)
+            reserved = inventory.reserve(
+                f"{order.id}/{each.line}/{each.source}", each.source, line.product, each.quantity
+            )
+            if failed(reserved):
+                continue
+            kept.append(each)
+        whole = [
+            each
+            for each in kept
+            if sum((k.quantity for k in kept if k.line == each.line), Decimal(0))
+            == next(line.quantity for line in open_lines if line.id == each.line)
+        ]
+        for each in kept:
+            if each not in whole:
+                inventory.release(f"{order.id}/{each.line}/{each.source}")
+        details = f"{len({each.line for each in whole})} of {len(open_lines)} line(s) sourced"
+        return Success(ActionDone(command.key, details, sourced=tuple(whole)))
+
+    return Provider(name, dict((_action(OPTIMIZE, Effect.OPTIMIZE, optimize),)))
+
+
+def internal() -> Provider:
+    """The Internal Application Service: actions the core runs itself, within the decision."""
+
+    def never(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
+        return Failure(Refused("internal", f"{command.action} is run by the core", "$"))
+
+    return Provider(INTERNAL, dict((_action(CREATE_FULFILLMENT, Effect.CREATE, never),)))
+
+
+def catalog(providers: Mapping[System, Provider], policies: Sequence[Policy] = ()) -> Catalog:
+    """Return what flows may name."""
+    return Catalog(
+        {name: provider.definition for name, provider in providers.items()}, {each.name: each for each in policies}
+    )

@@ -1,0 +1,338 @@
+"""The six documented scenarios as data, side by side: where orders come from, who ships, who accounts.
+
+Source: Intelligent Order Management, topics/finops-integration-scenarios.md. They are points of a grid: a flow for another
+combination names other providers, it needs no new code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from iom_core import events as ev
+from iom_core import policies as p
+from iom_core import providers as actions
+from iom_core.flow import Flow, FlowBuilder, StepType
+from iom_core.policies import Policy
+
+BIGCOMMERCE: Final = "bigcommerce"
+FNO: Final = "fno"
+FLEXE: Final = "flexe"
+SAP: Final = "sap"
+IOM: Final = "iom"
+DOM: Final = str(actions.OPTIMIZER)
+
+COMPANY: Final = "Company"
+CUSTOMER: Final = "Invoice customer"
+SITE: Final = "Site"
+LINE_COMPANY: Final = "Line company"
+PLACE: Final = "Site and warehouse"
+LINE_SITE: Final = "Line site"
+
+
+@attrs.frozen
+class Scenario:
+    """A documented scenario: its flow, the policies the flow names, and the systems in their roles.
+
+    *told* is the documented sequence of status updates to the channel for an order shipped at once.
+    """
+
+    id: str
+    name: str
+    flow: Flow
+    channel: str
+    fulfiller: str
+    ledger: str
+    policies: tuple[Policy, ...] = ()
+    optimized: bool = False
+    told: tuple[str, ...] = ()
+
+
+def assignment(
+    companies: Mapping[str, str],
+    customers: Mapping[str, str],
+    places: Mapping[str, tuple[str, str]],
+    default: str,
+) -> tuple[Policy, ...]:
+    """Write the usual data assignment: a company by ship-to country, then by company its invoice customer and place.
+
+    *companies* maps ISO countries to companies, *default* is for all others; *customers* and *places* (site,
+    warehouse) are by company.
+    """
+    by_country: list[tuple[p.Test | None, Mapping[str, p.Value]]] = [
+        (p.equals("ship_to.country", country), {"company": company}) for country, company in companies.items()
+    ]
+    line_companies: list[tuple[p.Test | None, Mapping[str, p.Value]]] = [
+        (p.equals("order.company", company), {"company": company}) for company in customers
+    ]
+    return (
+        p.assign(COMPANY, ev.ORDER, *by_country, (None, {"company": default})),
+        p.assign(
+            CUSTOMER,
+            ev.ORDER,
+            *((p.equals("company", company), {"invoice_customer": account}) for company, account in customers.items()),
+        ),
+        p.assign(
+            SITE, ev.ORDER, *((p.equals("company", company), {"site": site}) for company, (site, _) in places.items())
+        ),
+        p.assign(LINE_COMPANY, ev.LINE, *line_companies),
+        p.assign(
+            PLACE,
+            ev.LINE,
+            *(
+                (p.equals("order.company", company), {"site": site, "warehouse": warehouse})
+                for company, (site, warehouse) in places.items()
+            ),
+        ),
+        p.assign(
+            LINE_SITE,
+            ev.LINE,
+            *((p.equals("order.company", company), {"site": site}) for company, (site, _) in places.items()),
+        ),
+    )
+
+
+ASSIGNMENT: Final = assignment(
+    companies={"DE": "demf", "AT": "demf", "FR": "demf"},
+    customers={"usmf": "US-WEB", "demf": "DE-WEB"},
+    places={"usmf": ("1", "11"), "demf": ("2", "21")},
+    default="usmf",
+)
+"""The data assignment of the demo's two companies."""
+
+_ASSIGN: Final = (COMPANY, CUSTOMER, SITE, LINE_COMPANY, PLACE)
+_ASSIGN_WITHOUT_WAREHOUSE: Final = (COMPANY, CUSTOMER, SITE, LINE_COMPANY, LINE_SITE)
+
+S1: Final = (
+    FlowBuilder("bigcommerce-fno-fno", "BigCommerce orders, fulfilled and accounted in F&O")
+    .validate_header()
+    .validate_lines()
+    .assign("Assign company, site and warehouse", *_ASSIGN)
+    .action(
+        "Create fulfillment orders",
+        StepType.CUSTOM,
+        IOM,
+        actions.CREATE_FULFILLMENT,
+        parameters=(("fulfilled by", FNO),),
+    )
+    .action("Send order to fulfillment", StepType.SEND_FNO, FNO, actions.SEND_ORDER)
+    .action(
+        "Tell BigCommerce: partially shipped",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_PARTIALLY_SHIPPED,
+        on=(ev.ORDER_PARTIALLY_SHIPPED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+        each_time=True,
+    )
+    .action(
+        "Tell BigCommerce: shipped",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_SHIPPED,
+        after=("Send order to fulfillment",),
+        on=(ev.ORDER_SHIPPED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+    )
+    .action(
+        "Tell BigCommerce: completed",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_COMPLETED,
+        on=(ev.ORDER_INVOICED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+    )
+    .build()
+)
+
+_TO_FLEXE: Final = (("fulfilled by", FLEXE), ("digital lines", "no"))
+
+S2: Final = (
+    FlowBuilder("bigcommerce-flexe-fno", "BigCommerce orders, shipped by Flexe, accounted in F&O")
+    .validate_header()
+    .validate_lines()
+    .action("Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=_TO_FLEXE)
+    .action(
+        "Send to Flexe",
+        StepType.SEND,
+        FLEXE,
+        actions.SEND_FULFILLMENT_ORDER,
+        on=(ev.FULFILLMENT_CREATED,),
+        per=ev.FULFILLMENT_ORDER,
+    )
+    .assign(
+        # Only now: the goods have left, and F&O needs to know whose books they leave.
+        "Assign company, site and warehouse",
+        *_ASSIGN,
+        on=(ev.ORDER_SHIPPED,),
+        succeeded=ev.BILLING_DATA_ASSIGNED,
+        failed=ev.BILLING_DATA_NOT_ASSIGNED,
+    )
+    .action(
+        "Send order to F&O",
+        StepType.SEND_FNO,
+        FNO,
+        actions.SEND_ORDER,
+        succeeded=ev.BILLING_SENT,
+        failed=ev.BILLING_NOT_SENT,
+    )
+    .action(
+        "Tell BigCommerce: completed",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_COMPLETED,
+        on=(ev.ORDER_INVOICED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+    )
+    .build()
+)
+
+S3: Final = (
+    FlowBuilder("fno-flexe-fno", "F&O orders, shipped by Flexe, accounted in F&O")
+    .validate_header()
+    .validate_lines()
+    .action("Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=_TO_FLEXE)
+    .action(
+        "Send to Flexe",
+        StepType.SEND,
+        FLEXE,
+        actions.SEND_FULFILLMENT_ORDER,
+        on=(ev.FULFILLMENT_CREATED,),
+        per=ev.FULFILLMENT_ORDER,
+    )
+    .action(
+        "Send order status to F&O",
+        StepType.CUSTOM,
+        FNO,
+        actions.SEND_STATUS,
+        on=(ev.ORDER_SHIPPED,),
+        succeeded=ev.ORDER_STATUS_SENT,
+        failed=ev.ORDER_STATUS_NOT_SENT,
+    )
+    .build()
+)
+
+S4: Final = (
+    FlowBuilder("fno-fno-fno", "F&O orders, fulfilled and accounted in F&O")
+    .validate_header()
+    .validate_lines()
+    .action(
+        "Create fulfillment orders",
+        StepType.CUSTOM,
+        IOM,
+        actions.CREATE_FULFILLMENT,
+        # F&O has the order already: nothing is sent, its warehouse works on it.
+        parameters=(("fulfilled by", FNO), ("already sent", "yes")),
+    )
+    .build()
+)
+
+S5: Final = (
+    FlowBuilder("fno-flexe-sap", "F&O orders, shipped by Flexe, invoiced in SAP")
+    .validate_header()
+    .validate_lines()
+    .action("Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=_TO_FLEXE)
+    .action(
+        "Send to Flexe",
+        StepType.SEND,
+        FLEXE,
+        actions.SEND_FULFILLMENT_ORDER,
+        on=(ev.FULFILLMENT_CREATED,),
+        per=ev.FULFILLMENT_ORDER,
+    )
+    .action("Send to SAP for invoicing", StepType.INVOICE, SAP, actions.SEND_INVOICE, on=(ev.ORDER_SHIPPED,))
+    .build()
+)
+
+S6: Final = (
+    FlowBuilder("bigcommerce-dom-fno", "BigCommerce orders, sourced by optimization, fulfilled and accounted in F&O")
+    .validate_header()
+    .validate_lines()
+    .assign("Assign company and site", *_ASSIGN_WITHOUT_WAREHOUSE)
+    .action(
+        "Send to Fulfillment Optimization",
+        StepType.OPTIMIZE,
+        DOM,
+        actions.OPTIMIZE,
+        on=(ev.DATA_ASSIGNED, ev.BACKORDER_DUE),
+        each_time=True,
+        parameters=(("fulfilled by", FNO),),
+    )
+    .action(
+        "Send sales order lines to billing",
+        StepType.SEND_FNO,
+        FNO,
+        actions.SEND_LINES,
+        on=(ev.FULFILLMENT_CREATED,),
+        succeeded=ev.BILLING_SENT,
+        failed=ev.BILLING_NOT_SENT,
+        each_time=True,
+    )
+    .action(
+        "Tell BigCommerce: partially shipped",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_PARTIALLY_SHIPPED,
+        on=(ev.ORDER_PARTIALLY_SHIPPED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+        each_time=True,
+    )
+    .action(
+        "Tell BigCommerce: shipped",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_SHIPPED,
+        after=("Send sales order lines to billing",),
+        on=(ev.ORDER_SHIPPED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+    )
+    .action(
+        "Tell BigCommerce: completed",
+        StepType.CUSTOM,
+        BIGCOMMERCE,
+        actions.UPDATE_COMPLETED,
+        on=(ev.ORDER_INVOICED,),
+        succeeded=ev.STATUS_TOLD,
+        failed=ev.STATUS_NOT_TOLD,
+    )
+    .build()
+)
+
+# fmt: off
+BIGCOMMERCE_FNO_FNO:   Final = Scenario("S1", S1.name, S1, BIGCOMMERCE, FNO,   FNO, ASSIGNMENT, told=("shipped", "completed"))
+BIGCOMMERCE_FLEXE_FNO: Final = Scenario("S2", S2.name, S2, BIGCOMMERCE, FLEXE, FNO, ASSIGNMENT, told=("completed",))
+FNO_FLEXE_FNO:         Final = Scenario("S3", S3.name, S3, FNO,         FLEXE, FNO)
+FNO_FNO_FNO:           Final = Scenario("S4", S4.name, S4, FNO,         FNO,   FNO)
+FNO_FLEXE_SAP:         Final = Scenario("S5", S5.name, S5, FNO,         FLEXE, SAP)
+BIGCOMMERCE_DOM_FNO:   Final = Scenario("S6", S6.name, S6, BIGCOMMERCE, FNO,   FNO, ASSIGNMENT, True, ("shipped", "completed"))
+# fmt: on
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    each.name: each
+    for each in (
+        BIGCOMMERCE_FNO_FNO,
+        BIGCOMMERCE_FLEXE_FNO,
+        FNO_FLEXE_FNO,
+        FNO_FNO_FNO,
+        FNO_FLEXE_SAP,
+        BIGCOMMERCE_DOM_FNO,
+    )
+}
+"""The six scenarios by name."""
+
+
+def named(text: str) -> Scenario:
+    """Return a scenario by name or number (``"S1"``); raises `KeyError` with the known ones."""
+    for each in SCENARIOS.values():
+        if text.lower() in (each.name, each.id.lower()):
+            return each
+    known = ", ".join(f"{each.id} {each.name}" for each in SCENARIOS.values())
+    raise KeyError(f"there is no scenario {text!r}; known are {known}")
