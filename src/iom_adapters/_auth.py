@@ -95,10 +95,12 @@ class ClientCredentials:
             raise Unavailable(self.system, f"the token endpoint answered {reply.status_code}")
         try:
             answer = reply.json()
-        except ValueError as broken:
-            raise Misunderstood(self.system, "the token endpoint's answer is not JSON") from broken
+        except (ValueError, RecursionError):
+            # Without its cause: that one quotes the answer, which may hold a token.
+            raise Misunderstood(self.system, "the token endpoint's answer is not JSON") from None
         if reply.status_code != 200:
             reason = answer.get("error", "") if isinstance(answer, dict) else ""
+            reason = reason if isinstance(reason, str) and reason.isidentifier() and len(reason) < 60 else ""
             raise Misconfigured(
                 self.system,
                 f"the token endpoint refused our credentials ({reply.status_code} {reason}); "
@@ -107,6 +109,8 @@ class ClientCredentials:
         try:
             self._token = str(answer["access_token"])
             lifetime = timedelta(seconds=int(answer["expires_in"]))
-        except (KeyError, TypeError, ValueError) as broken:
-            raise Misunderstood(self.system, "$.access_token or $.expires_in is missing in the token answer") from broken
+        except (KeyError, TypeError, ValueError):
+            raise Misunderstood(self.system, "$.access_token or $.expires_in is missing in the token answer") from None
+        if not self._token or lifetime <= timedelta(0):
+            raise Misunderstood(self.system, "$.access_token is empty or $.expires_in is not positive")
         self._until = self.clock() + max(lifetime - self.margin, lifetime / 2)

@@ -166,7 +166,7 @@ class Fault:
     strikes *times* times.
     """
 
-    kind: str
+    kind: str = attrs.field(validator=attrs.validators.in_(("lost", "refuse", "status", "delay")))
     method: str = ""
     path: str = ""
     after: int = 0
@@ -195,17 +195,31 @@ class Faults:
     calls: int = 0
     log: list[tuple[str, str, int]] = attrs.field(factory=list)
     """Method, path and status of each request (0: no answer was given); the last 10,000."""
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False, eq=False)
 
     def plan(self, *faults: Fault) -> None:
         """Add misbehaviours; they strike in the order given."""
-        self.planned.extend(faults)
+        with self._lock:
+            self.planned.extend(faults)
+
+    def strike(self, request: TwinRequest) -> Fault | None:
+        """Count *request* and return the fault that meets it, if one does."""
+        with self._lock:
+            self.calls += 1
+            return next((fault for fault in self.planned if fault.meets(request)), None)
+
+    def note(self, request: TwinRequest, status: int) -> None:
+        """Log what *request* was answered (0: nothing)."""
+        with self._lock:
+            self.log.append((request.method, request.path, status))
+            if len(self.log) > 10_000:
+                del self.log[:5_000]
+
 
 def answer(twin: Twin, request: TwinRequest) -> TwinResponse | None:
     """Let *twin* answer *request* with its planned faults; ``None`` means the connection was cut."""
-    faults = twin.faults
-    faults.calls += 1
     response: TwinResponse | None = None
-    struck = next((fault for fault in faults.planned if fault.meets(request)), None)
+    struck = twin.faults.strike(request)
     if struck is None:
         response = twin.handle(request)
     elif struck.kind == "status":
@@ -215,9 +229,7 @@ def answer(twin: Twin, request: TwinRequest) -> TwinResponse | None:
     elif struck.kind == "delay":
         time.sleep(struck.seconds)
         response = twin.handle(request)
-    faults.log.append((request.method, request.path, response.status if response else 0))
-    if len(faults.log) > 10_000:
-        del faults.log[:5_000]
+    twin.faults.note(request, response.status if response else 0)
     return response
 
 
@@ -274,8 +286,12 @@ def serve(twin: Twin, port: int = 0) -> Serving:
         wbufsize = -1
 
         def _serve(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            body = self.rfile.read(length) if length else b""
+            announced = self.headers.get("content-length") or "0"
+            if not announced.isdecimal() or "transfer-encoding" in self.headers:
+                self.close_connection = True
+                self.send_error(411)
+                return
+            body = self.rfile.read(int(announced))
             response = answer(twin, _request(self.command, self.path, dict(self.headers), body))
             if response is None:
                 self.close_connection = True
@@ -291,9 +307,9 @@ def serve(twin: Twin, port: int = 0) -> Serving:
                 self.wfile.write(response.body)
             self.wfile.flush()
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve  # noqa: N815 - the server's names
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the server's name
             """Say nothing: requests are in the twin's own log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
