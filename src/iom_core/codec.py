@@ -102,6 +102,10 @@ _strict: Final = _converter(forbid_extra_keys=True)
 # -- messages: the body's class name tags the union -------------------------------------------------------------------
 
 
+class _Misfit(ValueError):
+    """Carries a message that names its paths already."""
+
+
 def _message_out(message: Message) -> dict[str, Any]:
     body = _lenient.unstructure(message.body)
     return {
@@ -120,7 +124,10 @@ def _message_in(value: Any, _: object) -> Message:
     kind = fields.pop("kind", None)
     if kind not in _BODIES:
         raise ValueError(f"unknown kind of message {kind!r}; known are {', '.join(_BODIES)}")
-    body = _lenient.structure(fields.pop("body", None), _BODIES[kind])
+    try:
+        body = _lenient.structure(fields.pop("body", None), _BODIES[kind])
+    except (ClassValidationError, IterableValidationError) as broken:
+        raise _Misfit("; ".join(transform_error(broken, path="$.body", format_exception=_explain))) from None
     plain = _plain_message(fields | {"body": None}, Message)
     return Message(plain.id, plain.system, body, plain.at, plain.external_id, plain.order_id)
 
@@ -208,6 +215,11 @@ def to_json(value: object) -> str:
     return json.dumps(_for(type(value)).unstructure(value), ensure_ascii=False, separators=(",", ":"))
 
 
+def plain(value: object) -> Any:
+    """Return what `to_json` would write, as plain dictionaries, lists and text."""
+    return _for(type(value)).unstructure(value)
+
+
 def from_json(text: str | bytes, kind: type[T]) -> T:
     """Read what `to_json` wrote; raises `ValueError` naming path and cause.
 
@@ -216,7 +228,7 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
     """
     try:
         raw = json.loads(text)
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise ValueError(f"$: not JSON ({broken})") from None
     return structure(raw, kind)
 
@@ -225,6 +237,10 @@ def structure(raw: Any, kind: type[T]) -> T:
     """Build *kind* from decoded JSON; raises `ValueError` naming every path that doesn't fit."""
     try:
         return _for(kind).structure(raw, kind)
+    except _Misfit:
+        raise
+    except RecursionError:
+        raise ValueError("$: nested too deeply") from None
     except (ClassValidationError, IterableValidationError) as broken:
         raise ValueError("; ".join(transform_error(broken, path="$", format_exception=_explain))) from None
     except (KeyError, TypeError, ValueError) as broken:

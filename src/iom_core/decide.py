@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -47,7 +48,7 @@ STEP: Final = "orchestration step"
 POLICY: Final = "policy"
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Setup:
     """What decisions depend on besides the order and the message.
 
@@ -66,6 +67,15 @@ class Setup:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_by_version", {(each.name, each.version): each for each in self.flows})
+
+    @cached_property
+    def latest(self) -> Mapping[str, Flow]:
+        """Return the newest version of each flow: it says whether the flow runs, is paused, or was stopped."""
+        newest: dict[str, Flow] = {}
+        for each in self.flows:
+            if each.name not in newest or each.version > newest[each.name].version:
+                newest[each.name] = each
+        return newest
 
     def flow(self, run: FlowRun) -> Flow | None:
         """Return the flow version an order runs in."""
@@ -86,13 +96,16 @@ class Decision:
     errors: tuple[ErrorRecord, ...] = ()
 
 
-def decide(order: SalesOrder | None, message: Message, setup: Setup) -> Result[Decision, Refused]:
+def decide(
+    order: SalesOrder | None, message: Message, setup: Setup, at: datetime | None = None
+) -> Result[Decision, Refused]:
     """Apply *message* to *order* (``None``: a new one).
 
     A fact that isn't legal yet is parked with the order; one that never can be becomes an inbound error. A request that
-    isn't legal is refused, and nothing changes.
+    isn't legal is refused, and nothing changes. *at* is the time of the decision, which the order's timeline shows;
+    without it, the message's own time is taken.
     """
-    work = _Work(message.at, setup)
+    work = _Work(at or message.at, setup)
     if order is None:
         return _receive(message, work)
     work.order = order
@@ -118,9 +131,7 @@ def _receive(message: Message, work: _Work) -> Result[Decision, Refused]:
     if failed(translated):
         return translated
     draft = translated.unwrap()
-    received = receive(
-        setup.order_id(message.system, draft.external_id), message.system, draft, message.at, setup.states
-    )
+    received = receive(setup.order_id(message.system, draft.external_id), message.system, draft, work.at, setup.states)
     if failed(received):
         return received
     change = received.unwrap()
@@ -177,7 +188,7 @@ class _Work:
         """Park a message that came too early; list one that never can be applied as an inbound error."""
         if refused.early and not self.ended():
             if all(each.id != message.id for each in self.order.parked):
-                parked = ParkedMessage(message.id, message.at, str(refused), codec.to_json(message))
+                parked = ParkedMessage(message.id, self.at, str(refused), codec.to_json(message))
                 self.order = self.order.with_(parked=(*self.order.parked, parked))
             return
         self.error(
@@ -223,7 +234,7 @@ class _Work:
     def enter_flows(self) -> None:
         """Start every published flow that takes this order."""
         runs: list[FlowRun] = []
-        for flow in self.setup.flows:
+        for flow in self.setup.latest.values():
             if flow.status is FlowStatus.UNPUBLISHED:
                 continue
             if flow.filter:
@@ -265,7 +276,7 @@ class _Work:
             if names:
                 run = self.resume(flow, run, names)
             ready: list[Step] = []
-            if flow.status is not FlowStatus.PAUSED and not self.order.holds:
+            if self.setup.latest[flow.name].status is FlowStatus.PUBLISHED and not self.order.holds:
                 ready, run = flows.next_steps(flow, run)
             if run is not old:
                 self.keep(position, run)
@@ -308,10 +319,15 @@ class _Work:
                 self.fail(position, step, now, f"policy {held.policy}: {held.what}", held.where, POLICY)
                 return
             if not held:
-                first_of_branch = any(flow.step(name).type is StepType.SPLITTER for name in step.after)
-                self.keep(
-                    position, flows.mark(run, attrs.evolve(now, state="not taken" if first_of_branch else "skipped"))
-                )
+                splitters = [name for name in step.after if flow.step(name).type is StepType.SPLITTER]
+                run = flows.mark(run, attrs.evolve(now, state="not taken" if splitters else "skipped"))
+                self.keep(position, run)
+                for name in splitters:
+                    heads = [each for each in flow.steps if name in each.after]
+                    if all(flows.state_of(run, head) == "not taken" for head in heads):
+                        self.error(
+                            STEP, "iom", f"no branch of splitter {name!r} takes the order", "$", f"{flow.name}/{name}"
+                        )
                 return
         _RUN[step.type](self, position, step, now)
 
@@ -384,8 +400,9 @@ class _Work:
         }
         if wrong:
             first = next(iter(wrong.values()))
+            before = len(self.order.timeline)
             self.take(self.order.raise_on_lines(step.output[1], self.at, lines=set(wrong), states=self.setup.states))
-            self.fail(position, step, now, first.what, first.where, raise_event=len(wrong) < len(self.order.lines))
+            self.fail(position, step, now, first.what, first.where, raise_event=len(self.order.timeline) == before)
             return
         if self.ran_policies(position, step, now):
             self.note(position, now, True, "valid")
@@ -515,6 +532,9 @@ class _Work:
         if refused is not None:
             self.fail(position, step, now, refused.what, refused.where)
             return
+        if not self.order.fulfillment_orders:
+            self.fail(position, step, now, "no line of the order is to be shipped", "$.lines")
+            return
         if step.parameter("already sent") == "yes":
             self.take(self.order.sent(ev.SENT, self.at, provider=by, states=self.setup.states))
         self.note(position, now, True, f"{len(self.order.fulfillment_orders)} fulfillment order(s)")
@@ -632,7 +652,8 @@ def _reprocess(work: _Work, message: Message, body: msg.Reprocess) -> Result[Cha
         broken = [each for each in run.steps if each.state == "failed" and body.step in ("", each.step)]
         broken += [each for each in run.steps if each.state == "done" and each.step == body.step and unsynced]
         if broken:
-            for each in broken if body.step else broken[-1:]:
+            last = broken[-1].step
+            for each in broken if body.step else [run_ for run_ in broken if run_.step == last]:
                 run = flows.mark(run, attrs.evolve(each, state="again", attempt=each.attempt + 1))
             work.keep(position, run)
             return Success(Change(work.order, ()))
@@ -693,8 +714,14 @@ def _optimized(work: _Work, step: Step, now: StepRun, body: msg.ActionDone) -> R
     by = System(step.parameter("fulfilled by", step.provider))
     order, states = work.order, work.setup.states
     refused = None
-    if body.sourced:
-        refused = work.take(order.create_fulfillment_orders(by, work.at, sourced=body.sourced, states=states))
+    # What was canceled while the optimizer thought about it is not sourced any more.
+    sourced = tuple(
+        each
+        for each in body.sourced
+        if (line := order.line(each.line)) is None or not states.line.is_final(line.status)
+    )
+    if sourced:
+        refused = work.take(order.create_fulfillment_orders(by, work.at, sourced=sourced, states=states))
     if refused is not None:
         return refused
     taken = {each.line for fo in work.order.fulfillment_orders for each in fo.lines}

@@ -2,7 +2,7 @@
 
 A step runs for a record when the flow is published and not paused, its predecessors on the path are done, one of its
 input events has been raised for the record, and its filter policy holds (Intelligent Order Management, topics on
-orchestration flows). Everything here is pure; running a step is `iom_core.orchestrator`'s.
+orchestration flows). Everything here is pure; running a step is `iom_core.decide`'s.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import attrs
+from returns.result import Failure, Result, Success
 
 from iom_core import events as ev
 from iom_core.order import FlowRun, StepRun, _with
 from iom_core.outcome import Refused
 from iom_core.policies import Kind, Policy
+from iom_core.policies import problems as policy_problems
 
 
 class StepType(StrEnum):
@@ -334,7 +336,10 @@ def _policy_problems(name: str, kind: Kind, catalog: Catalog, where: str) -> lis
         return [Refused("policy-kind", f"policy {name!r} is a {policy.kind} policy, a {kind} policy is needed", where)]
     if not policy.published:
         return [Refused("unpublished-policy", f"policy {name!r} is not published", where)]
-    return []
+    return [
+        Refused("policy", f"policy {name!r} can't be evaluated: {each.what} ({each.where})", where)
+        for each in policy_problems(policy)
+    ]
 
 
 def _event_problems(flow: Flow, step: Step, catalog: Catalog, where: str) -> list[Refused]:
@@ -408,6 +413,19 @@ def _merge_problems(flow: Flow) -> list[Refused]:
                     )
                 )
     return found
+
+
+def publish(flow: Flow, catalog: Catalog) -> Result[Flow, tuple[Refused, ...]]:
+    """Return *flow* published, or everything that keeps it from being published."""
+    found = problems(flow, catalog)
+    return Failure(found) if found else Success(attrs.evolve(flow, status=FlowStatus.PUBLISHED))
+
+
+def edit(flow: Flow, **changes: Any) -> Result[Flow, Refused]:
+    """Return *flow* with fields changed; a published one can't be edited: it must be stopped first."""
+    if flow.status is not FlowStatus.UNPUBLISHED:
+        return Failure(Refused("published", f"flow {flow.name!r} is published: stop it before editing it", "$.status"))
+    return Success(attrs.evolve(flow, **changes))
 
 
 # -- which steps may run now -------------------------------------------------------------------------------------------
@@ -503,7 +521,7 @@ def _way(flow: Flow, step: Step, standing: Mapping[str, str], branches: Mapping[
             state = "not taken"
         states.append(state)
     if step.type in MERGES:
-        if any(state in ("", "waiting", "failed") for state in states):
+        if any(state in ("", "waiting", "failed", "again") for state in states):
             return "shut"
         return "open" if any(state in SETTLED for state in states) else "not taken"
     if "not taken" in states:

@@ -74,7 +74,11 @@ class StateTable:
 
     def __init__(self, entity: str, states: Iterable[StateDefinition], rows: Iterable[Row], initial: Status) -> None:
         self.entity: Final = entity
-        self.states: Final[Mapping[str, StateDefinition]] = {state.name: state for state in states}
+        declared = tuple(states)
+        self.states: Final[Mapping[str, StateDefinition]] = {state.name: state for state in declared}
+        twice = [state.name for index, state in enumerate(declared) if state.name in {s.name for s in declared[:index]}]
+        if twice:
+            raise InvalidTable(entity, [f"state {name!r} is declared twice" for name in twice])
         self.rows: Final = tuple(rows)
         self.initial: Final = initial
         _check(self)
@@ -229,7 +233,7 @@ def _states(hold: str) -> tuple[StateDefinition, ...]:
     return (
         StateDefinition(ev.NEW, (ev.RECEIVED, ev.NEW), 0),
         StateDefinition(
-            ev.IN_PROGRESS, (ev.HEADER_VALIDATED, ev.VALIDATED, ev.ASSIGNED, ev.HELD, ev.INVENTORY_CHECKED), 1
+            ev.IN_PROGRESS, (ev.HEADER_VALIDATED, ev.VALIDATED, ev.ASSIGNED, ev.RELEASED, ev.INVENTORY_CHECKED), 1
         ),
         StateDefinition(
             hold,
@@ -305,7 +309,7 @@ _ORDER: Final = (
     (ev.NOT_SENT,                 _RUNNING,                                 ev.ON_HOLD,         ev.SENDING_FAILED),
     (ev.SENDING_UNKNOWN,          _RUNNING,                                 ev.ON_HOLD,         ev.SENDING_IN_DOUBT),
     (ev.ORDER_HELD,               _OPEN,                                    ev.ON_HOLD,         ev.HELD),
-    (ev.ORDER_RELEASED,           "On Hold",                                ev.IN_PROGRESS,     ev.HELD),
+    (ev.ORDER_RELEASED,           "On Hold",                                ev.IN_PROGRESS,     ev.RELEASED),
     (ev.ORDER_PARTIALLY_PICKED,   "Fulfillment in Process",                 ev.IN_FULFILLMENT,  ev.PARTIALLY_PICKED),
     (ev.ORDER_PICKED,             "Fulfillment in Process",                 ev.IN_FULFILLMENT,  ev.PICKED),
     (ev.ORDER_PARTIALLY_PACKED,   "Fulfillment in Process",                 ev.IN_FULFILLMENT,  ev.PARTIALLY_PACKED),
@@ -342,6 +346,9 @@ _LINE: Final = (
     *(row for row in _ORDER if row[0] not in {event for stage in ev.PROGRESS[ev.ORDER] for event in stage}),
     (ev.LINE_NOT_SYNCED, _RUNNING, ev.ON_HOLD, ev.SYNC_ERROR),
     *_progress_rows(ev.LINE),
+    # Digital lines are invoiced without ever being in fulfillment.
+    (ev.PROGRESS[ev.LINE][3][0], ev.IN_PROGRESS, ev.IN_FULFILLMENT, ev.PARTIALLY_INVOICED),
+    (ev.PROGRESS[ev.LINE][3][1], ev.IN_PROGRESS, ev.COMPLETED, ev.FULFILLED),
 )
 
 _FULFILLMENT: Final = (

@@ -6,17 +6,18 @@ pullers; webhooks, the command line and people call `handle`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from hashlib import sha256
 from typing import Final
 
 import attrs
 from returns.result import Failure, Result, Success
 
-from iom_core import decide as decisions
-from iom_core.decide import Decision, Setup
+from iom_core import flow as flows
+from iom_core.decide import INBOUND, Decision, Setup, decide
 from iom_core.errors import Fault, Misconfigured, Misunderstood, Unavailable
-from iom_core.flow import ActionDefinition
+from iom_core.flow import ActionDefinition, Flow, FlowStatus
 from iom_core.messages import ActionDone, ActionFailed, JobDue, Message, NewOrder, Rejected
 from iom_core.order import Command, ErrorRecord, SalesOrder
 from iom_core.outcome import Refused, failed
@@ -29,10 +30,15 @@ MAX_PAYLOAD: Final = 4_000
 
 ATTEMPTS_ON_CONFLICT: Final = 20
 
+STRANGERS: Final = frozenset({"unauthorized", "unauthenticated", "forged", "too-large", "oversized"})
+"""Codes by which an adapter refuses a notification whose sender it doesn't know, or won't read."""
+
 
 @attrs.frozen
 class Handled:
-    """What became of a message: ``"applied"``, ``"duplicate"``, ``"waiting"`` (nobody knows its order yet)."""
+    """What became of a message: ``"applied"``, ``"duplicate"``, ``"waiting"`` (nobody knows its order yet), or
+    ``"rejected"`` (it can't be an order; it is in the inbound error list).
+    """
 
     outcome: str
     order: SalesOrder | None = None
@@ -60,6 +66,11 @@ class Orchestrator:
         clock: Callable[[], datetime],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
+        for flow in setup.flows:
+            wrong = flows.problems(flow, setup.catalog) if flow.status is not FlowStatus.UNPUBLISHED else ()
+            if wrong:
+                said = "; ".join(f"{each.what} (at {each.where})" for each in wrong)
+                raise Misconfigured("iom", f"flow {flow.name!r} can't be published: {said}")
         self.store = store
         self.setup = setup
         self.providers = providers
@@ -98,14 +109,14 @@ class Orchestrator:
             order_id = unit.find(message.system, message.external_id)
         if order_id is None and isinstance(message.body, NewOrder):
             # The number of an order is made from its channel's, so the order may be there under it already.
-            order_id = self.setup.order_id(message.system, message.external_id)
+            order_id = self.setup.order_id(message.system, message.body.draft.external_id)
         before = None if order_id is None else unit.order(order_id)
         if before is None and not isinstance(message.body, NewOrder):
             if message.order_id is not None:
                 raise _Refusal(Refused("unknown-order", f"there is no order {message.order_id!r}", "$.order_id"))
             unit.wait(message, message.at)
             return Handled("waiting"), False
-        decided = decisions.decide(before, message, self.setup)
+        decided = decide(before, message, self.setup, self.clock())
         if failed(decided):
             refused = decided.failure()
             if not isinstance(message.body, NewOrder):
@@ -132,7 +143,7 @@ class Orchestrator:
                 continue
             for waiting in unit.waiting(external.system, external.id):
                 now = unit.order(order.id)
-                decided = decisions.decide(now, waiting.message, self.setup)
+                decided = decide(now, waiting.message, self.setup, self.clock())
                 if failed(decided):
                     unit.add_error(rejection(waiting.message, decided.failure()))
                 else:
@@ -143,8 +154,8 @@ class Orchestrator:
         with self.store.begin() as unit:
             unit.add_error(
                 ErrorRecord(
-                    f"{decisions.INBOUND}/{rejected.id}",
-                    decisions.INBOUND,
+                    f"{INBOUND}/{rejected.id}",
+                    INBOUND,
                     self.clock(),
                     rejected.system,
                     rejected.what,
@@ -211,9 +222,12 @@ class Orchestrator:
         translated = provider.translate(headers, body)
         if failed(translated):
             refused = translated.failure()
-            digest = MessageId(f"{system}/webhook/{refused.code}/{self.clock().isoformat()}")
-            text = body[:MAX_PAYLOAD].decode("utf-8", "replace")
-            self.reject(Rejected(digest, system, refused.what, refused.where, "", text))
+            # One entry per content, and one per day for strangers: who can't authenticate can't fill the store.
+            known = refused.code not in STRANGERS
+            about = sha256(body).hexdigest()[:16] if known else f"{self.clock():%Y-%m-%d}"
+            text = body[:MAX_PAYLOAD].decode("utf-8", "replace") if known else ""
+            message_id = MessageId(f"{system}/webhook/{refused.code}/{about}")
+            self.reject(Rejected(message_id, system, refused.what, refused.where, "", text))
         return translated
 
     def follow(self, system: System, external_id: str) -> int:
@@ -252,19 +266,42 @@ class Orchestrator:
         )
         self.handle(message, finishes=command.key)
 
-    def run_job(self, job: str, event: str, orders: tuple[SalesOrder, ...], run: str) -> int:
-        """Raise a job's event on *orders*; *run* names this run, so that repeating it changes nothing."""
+    def run_job(self, job: str, event: str, orders: Iterable[SalesOrder], run: str) -> int:
+        """Raise a job's event on *orders*; *run* names this run, so that repeating it changes nothing.
+
+        Returns how many took it; an order in which the event isn't legal is left as it is.
+        """
+        taken = 0
         for order in orders:
-            self.handle(
-                Message(
-                    MessageId(f"job/{job}/{run}/{order.id}"),
-                    System("iom"),
-                    JobDue(job, event),
-                    self.clock(),
-                    order_id=order.id,
-                )
-            )
-        return len(orders)
+            message_id = MessageId(f"job/{job}/{run}/{order.id}")
+            body = JobDue(job, event)
+            handled = self.handle(Message(message_id, System("iom"), body, self.clock(), order_id=order.id))
+            taken += not failed(handled) and handled.unwrap().outcome == "applied"
+        return taken
+
+    # -- flows -----------------------------------------------------------------------------------------------------
+
+    def publish(self, flow: Flow) -> Result[Flow, tuple[Refused, ...]]:
+        """Publish a flow as its next version. Orders on their way keep the version they started with."""
+        versions = [each.version for each in self.setup.flows if each.name == flow.name]
+        published = flows.publish(attrs.evolve(flow, version=max(versions, default=0) + 1), self.setup.catalog)
+        if not failed(published):
+            self.setup = attrs.evolve(self.setup, flows=(*self.setup.flows, published.unwrap()))
+        return published
+
+    def set_status(self, name: str, status: FlowStatus) -> None:
+        """Pause, resume or stop a flow. What arrives meanwhile waits; resuming takes up every order that does.
+
+        Raises `KeyError` when there is no flow of that name.
+        """
+        latest = self.setup.latest[name]
+        changed = attrs.evolve(latest, status=status)
+        self.setup = attrs.evolve(
+            self.setup, flows=tuple(changed if each is latest else each for each in self.setup.flows)
+        )
+        if status is FlowStatus.PUBLISHED:
+            going = [each for each in self.store.orders() if any(run.flow == name for run in each.flows)]
+            self.run_job("resume", "", going, f"{name}/{self.clock().isoformat()}")
 
 
 def rejection(message: Message, refused: Refused) -> ErrorRecord:
@@ -272,8 +309,8 @@ def rejection(message: Message, refused: Refused) -> ErrorRecord:
     from iom_core.codec import to_json
 
     return ErrorRecord(
-        f"{decisions.INBOUND}/{message.id}",
-        decisions.INBOUND,
+        f"{INBOUND}/{message.id}",
+        INBOUND,
         message.at,
         message.system,
         refused.what,

@@ -10,7 +10,7 @@ most of what an immutable order does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
@@ -385,6 +385,17 @@ class SalesOrder:
         if entity == ev.FULFILLMENT_ORDER:
             index = next((i for i, each in enumerate(self.fulfillment_orders) if each.id == record), None)
             return edit.finish(_unknown(entity, record) if index is None else edit.on_fulfillment_order(index, event))
+        if entity == ev.FULFILLMENT_LINE:
+            spot = next(
+                (
+                    (number, place)
+                    for number, fo in enumerate(self.fulfillment_orders)
+                    for place, each in enumerate(fo.lines)
+                    if f"{fo.id}/{each.id}" == record
+                ),
+                None,
+            )
+            return edit.finish(_unknown(entity, record) if spot is None else edit.on_fulfillment_line(*spot, event))
         return edit.finish(edit.on_custom(entity, record, event))
 
     def raise_on_lines(
@@ -557,28 +568,41 @@ class SalesOrder:
         for number, fo in enumerate(self.fulfillment_orders):
             if fo.provider != provider or (only and fo.id != only) or states.fulfillment_order.is_final(fo.status):
                 continue
-            waiting = [
-                each for each in fo.lines if each.shipped == 0 and each.picked == 0 and each.canceled < each.quantity
+            # What the provider has taken already stays taken, whatever becomes of a later attempt.
+            taken = [
+                each.picked > 0 or (each.status.reason == ev.SENT_TO_FULFILLMENT and each.line not in errors)
+                for each in fo.lines
             ]
-            for place, each in enumerate(fo.lines):
-                if each in waiting and not (
-                    event == ev.SENT and each.status.reason == ev.SENT_TO_FULFILLMENT and each.line not in errors
-                ):
-                    refused = refused or edit.on_fulfillment_line(
-                        number, place, ev.LINE_NOT_SYNCED if each.line in errors else event
-                    )
-                    concerned[each.line] = None
+            waiting = [
+                place
+                for place, each in enumerate(fo.lines)
+                if not taken[place] and each.shipped == 0 and each.canceled < each.quantity
+            ]
+            for place in waiting:
+                line_id = fo.lines[place].line
+                refused = refused or edit.on_fulfillment_line(
+                    number, place, ev.LINE_NOT_SYNCED if line_id in errors else event
+                )
+                concerned[line_id] = None
             if waiting:
-                every = all(each.line in errors for each in waiting)
-                refused = refused or edit.on_fulfillment_order(number, ev.LINE_NOT_SYNCED if every else event)
+                every = all(fo.lines[place].line in errors for place in waiting)
+                progressed = any(each.picked > 0 for each in fo.lines)
+                stay = progressed or (any(taken) and (every or event != ev.SENT))
+                refused = refused or edit.on_fulfillment_order(number, ev.LINE_NOT_SYNCED if every else event, stay)
         for index, line in enumerate(self.lines):
             if line.id in concerned and not states.line.is_final(line.status):
                 error = errors.get(line.id, "")
                 if error != line.sync_error:
                     edit.lines[index] = _with(line, sync_error=error)
                 refused = refused or edit.on_line(index, ev.LINE_NOT_SYNCED if error else event)
-        if concerned:
-            refused = refused or edit.on_order(event, self._progressed())
+        if any(line_id not in errors for line_id in concerned):
+            # Like a line that fails, a fulfillment order that fails does not keep the rest of the order back.
+            others_go_on = event != ev.SENT and any(
+                line.id not in concerned and line.status.state == ev.IN_FULFILLMENT for line in self.lines
+            )
+            refused = refused or edit.on_order(event, self._progressed() or others_go_on)
+        elif concerned and event != ev.SENT:
+            refused = refused or edit.on_order(event, self._progressed() or any(not edit.off(each) for each in edit.lines))
         return edit.finish(refused)
 
     def _progressed(self) -> bool:
@@ -638,6 +662,7 @@ class SalesOrder:
         """
         known = next((each for each in self.shipments if each.id == shipment and each.system == system), None)
         edit = _Edit(self, at, states)
+        said_of: dict[LineId, Decimal] = {}
         parts: list[TrackingLine] = []
         echoes = 0
         for place, said in enumerate(lines):
@@ -649,15 +674,7 @@ class SalesOrder:
                 continue
             if known is not None:
                 line = edit.fulfillment_orders[found[0][0]].lines[found[0][1]].line
-                before = sum((each.quantity for each in known.lines if each.line == line), Decimal(0))
-                if before != said.quantity:
-                    return Failure(
-                        Refused(
-                            "shipment-differs",
-                            f"shipment {shipment} was {before} of line {line} before, now {said.quantity}",
-                            f"$.lines[{place}].quantity",
-                        )
-                    )
+                said_of[line] = said_of.get(line, Decimal(0)) + said.quantity
                 continue
             left = said.quantity
             for number, index in found:
@@ -669,6 +686,17 @@ class SalesOrder:
                     parts.append(TrackingLine(edit.fulfillment_orders[number].id, each.id, each.line, share))
             if left > 0:
                 return Failure(_too_much("shipped", said, place))
+        if known is not None:
+            for line, now in said_of.items():
+                before = sum((each.quantity for each in known.lines if each.line == line), Decimal(0))
+                if before != now:
+                    return Failure(
+                        Refused(
+                            "shipment-differs",
+                            f"shipment {shipment} was {before} of line {line} before, now {now}",
+                            "$.lines",
+                        )
+                    )
         if known is not None or (echoes and not parts):
             return Success(Change(self, ()))
         if not parts:
@@ -676,7 +704,7 @@ class SalesOrder:
         edit.more["shipments"] = (
             *self.shipments,
             Shipment(
-                shipment, system, shipped_at or at, tuple(parts), tracking_number, carrier, service, tracking_url, cost
+                shipment, system, _utc(shipped_at or at), tuple(parts), tracking_number, carrier, service, tracking_url, cost
             ),
         )
         return edit.finish(edit.announce(_SHIP))
@@ -712,7 +740,7 @@ class SalesOrder:
                 return Failure(_too_much("invoiced", said, place))
             edit.lines[index] = _with(line, invoiced=line.invoiced + said.quantity)
         if known is not None:
-            if known.total == total and known.lines == tuple(parts):
+            if known.total == total and _per_line(known.lines) == _per_line(parts):
                 return Success(Change(self, ()))
             return Failure(
                 Refused("invoice-differs", f"invoice {number} was {known.total} before, now {total}", "$.total")
@@ -734,7 +762,7 @@ class SalesOrder:
                         early=True,
                     )
                 )
-        edit.more["invoices"] = (*self.invoices, Invoice(number, system, total, invoiced_at or at, tuple(parts)))
+        edit.more["invoices"] = (*self.invoices, Invoice(number, system, total, _utc(invoiced_at or at), tuple(parts)))
         return edit.finish(edit.announce(_INVOICE))
 
     def cancel(
@@ -824,7 +852,9 @@ class SalesOrder:
             return Failure(Refused("unknown-hold", f"the order has no hold {name!r}", "$.holds"))
         edit = _Edit(self, at, states)
         edit.more["holds"] = left
-        return edit.finish(None if left else edit.on_order(ev.ORDER_RELEASED))
+        # An outcome that came meanwhile may have taken the order on already: then the hold just ends.
+        stopped = not left and self.status.state == ev.ON_HOLD
+        return edit.finish(edit.on_order(ev.ORDER_RELEASED) if stopped else None)
 
     def known_as(
         self, system: System, number: str = "", lines: Iterable[tuple[str, str]] = (), fulfillment_order: str = ""
@@ -891,7 +921,7 @@ def receive(
         lines=lines,
         ship_to=draft.ship_to,
         bill_to=draft.bill_to,
-        placed_at=draft.placed_at,
+        placed_at=draft.placed_at.astimezone(UTC),
         customer=draft.customer,
         customer_group=draft.customer_group,
         payment=draft.payment,
@@ -911,6 +941,20 @@ def receive(
     return edit.finish(edit.on_order(ev.NEW_ORDER))
 
 
+_LARGEST: Final = 15
+"""The most digits before the point of an amount or quantity: beyond them sums would be rounded."""
+
+
+def _inexact(money: Money, where: str) -> Refused | None:
+    try:
+        if money.amount.adjusted() <= _LARGEST:
+            Money.of(money.amount, money.currency)
+            return None
+        return Refused("amount", f"the amount {money} is too large", where)
+    except ValueError as broken:
+        return Refused("amount", str(broken), where)
+
+
 def draft_problem(draft: OrderDraft) -> Refused | None:
     """Return what makes a draft no order, or ``None``."""
     if not draft.external_id:
@@ -926,6 +970,11 @@ def draft_problem(draft: OrderDraft) -> Refused | None:
     for name, money in amounts:
         if money.currency != draft.currency:
             return Refused("currency", f"{name} is in {money.currency}, the order in {draft.currency}", f"$.{name}")
+        inexact = _inexact(money, f"$.{name}")
+        if inexact is not None:
+            return inexact
+    if draft.placed_at.tzinfo is None:
+        return Refused("time", f"the time {draft.placed_at.isoformat()} names no zone", "$.placed_at")
     seen: set[str] = set()
     whole = draft.shipping.amount + draft.handling.amount - draft.discount.amount
     for index, line in enumerate(draft.lines):
@@ -939,6 +988,11 @@ def draft_problem(draft: OrderDraft) -> Refused | None:
                 f"the line is in {line.total.currency}, the order in {draft.currency}",
                 f"$.lines[{index}].total",
             )
+        inexact = _inexact(line.total, f"$.lines[{index}].total")
+        if inexact is not None:
+            return inexact
+        if line.quantity.amount.adjusted() > _LARGEST:
+            return Refused("quantity", f"the quantity {line.quantity} is too large", f"$.lines[{index}].quantity")
         if line.external_id in seen:
             return Refused("line-twice", f"two lines have the id {line.external_id!r}", f"$.lines[{index}].external_id")
         if not line.product:
@@ -989,6 +1043,18 @@ def _too_much(stage: str, said: LineQuantity, place: int) -> Refused:
     )
 
 
+def _utc(moment: datetime) -> datetime:
+    """Return *moment* in UTC, as every time of an order is kept; one without a zone is taken for UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _per_line(parts: Iterable[InvoiceLine]) -> dict[LineId, Decimal]:
+    totals: dict[LineId, Decimal] = {}
+    for part in parts:
+        totals[part.line] = totals.get(part.line, _ZERO) + part.quantity
+    return totals
+
+
 class _Edit:
     """One change in the making: collects new records and events, and becomes a `Change` or nothing."""
 
@@ -1008,6 +1074,8 @@ class _Edit:
     def finish(self, refused: Refused | None) -> Result[Change, Refused]:
         if refused is not None:
             return Failure(refused)
+        if not self.happened and not self.more and self._same_records():
+            return Success(Change(self.order, ()))
         changed: SalesOrder = _with(
             self.order,
             status=self.status,
@@ -1017,6 +1085,13 @@ class _Edit:
             **self.more,
         )
         return Success(Change(changed, tuple(self.happened)))
+
+    def _same_records(self) -> bool:
+        order = self.order
+        return all(now is was for now, was in zip(self.lines, order.lines)) and (
+            len(self.fulfillment_orders) == len(order.fulfillment_orders)
+            and all(now is was for now, was in zip(self.fulfillment_orders, order.fulfillment_orders))
+        )
 
     # -- raising events ----------------------------------------------------------------------------------
 
@@ -1090,9 +1165,10 @@ class _Edit:
         return line.status.state == ev.LINE_ON_HOLD or self.states.line.is_final(line.status)
 
     def same_status(self) -> bool:
-        """Say whether all lines that go on have one status."""
+        """Say whether all lines that go on have one status; when none goes on, whether all that are held do."""
         on = {line.status for line in self.lines if not self.off(line)}
-        return len(on) == 1
+        held = {line.status for line in self.lines if not self.states.line.is_final(line.status)}
+        return len(on or held) == 1
 
     def index_of(self, line_id: str) -> int:
         return next(index for index, line in enumerate(self.lines) if line.id == line_id)

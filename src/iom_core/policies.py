@@ -316,7 +316,11 @@ def execute(policy: Policy, order: SalesOrder, record: object) -> Result[Verdict
             if held:
                 applied = True
                 for place, action in enumerate(rule.then):
-                    values[_settable(policy.entity, action.field, f".then[{place}]").sets] = action.value
+                    field = _settable(policy.entity, action.field, f".then[{place}]")
+                    if type(action.value) is not field.type:
+                        wrong = _wrong_type(action.field, field, action.value, f".then[{place}]")
+                        raise _Unevaluable(wrong.what, wrong.where)
+                    values[field.sets] = action.value
         except _Unevaluable as broken:
             where = broken.where if broken.where.startswith(".then") else f".when{broken.where}"
             return Failure(PolicyError(policy.name, rule.name, broken.what, f"$.rules[{index}]{where}"))
@@ -382,6 +386,8 @@ def _resolve(entity: str, path: str) -> tuple[tuple[Related, ...], Field]:
     """Follow a path over related entities to its field."""
     steps: list[Related] = []
     rest = path
+    if entity not in FIELDS:
+        raise _Unevaluable(f"no policy can be about {entity!r}", "")
     while rest not in FIELDS[entity]:
         head, dot, rest_ = rest.partition(".")
         if not dot or head not in RELATED[entity]:
@@ -402,7 +408,10 @@ def _test(test: Test, entity: str, order: SalesOrder, record: object, where: str
         return any(_test(part, entity, order, record, f"{where}.parts[{i}]") for i, part in enumerate(test.parts))
     key = (entity, test.field)
     if key not in _resolved:
-        _resolved[key] = _resolve(entity, test.field)
+        try:
+            _resolved[key] = _resolve(entity, test.field)
+        except _Unevaluable as broken:
+            raise _Unevaluable(broken.what, where) from None
     steps, field = _resolved[key]
     targets: Sequence[Any] = (record,)
     for get in steps:
@@ -428,11 +437,14 @@ def _compare(test: Condition, field: Field, actual: Any, where: str) -> bool:
         return bool(actual == wanted)
     if operator is Operator.NOT_EQUALS:
         return bool(actual != wanted)
-    if field.entity_valued:
+    if field.entity_valued or field.type is bool:
         raise _Unevaluable(f"{test.field} names an entity and can't be compared by {operator!r}", where)
     if actual is None or (actual == "" and field.type is not str):
         raise _Unevaluable(f"{test.field} is empty and can't be compared by {operator!r}", where)
-    return bool(_ORDERINGS[operator](actual, wanted))
+    try:
+        return bool(_ORDERINGS[operator](actual, wanted))
+    except TypeError as broken:  # a time with a zone and one without
+        raise _Unevaluable(f"{test.field}: {broken}", where) from None
 
 
 _ORDERINGS: Final[Mapping[Operator, Callable[[Any, Any], Any]]] = {

@@ -7,7 +7,7 @@ returns the first receipt. Optional abilities are declared in ``capabilities``, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from decimal import Decimal
@@ -29,9 +29,9 @@ class Capability(StrEnum):
     CANCEL = "cancel"
     """`FulfillmentProvider.cancel` may succeed; without it every cancel is refused."""
     PARTIAL_SHIPMENTS = "partial shipments"
-    """One fulfillment order may leave in several shipments."""
+    """One fulfillment order may leave in several shipments; without it, it leaves whole."""
     WEBHOOKS = "webhooks"
-    """``translate`` understands the system's own notifications."""
+    """``translate`` understands the system's own notifications; without it every delivery is refused."""
 
 
 @attrs.frozen
@@ -208,7 +208,7 @@ class Inventory(Protocol):
         ...
 
     def reserve(self, key: str, source: SourceId, product: ProductId, quantity: Decimal) -> Result[str, Refused]:
-        """Soft-reserve; the same key again returns the first reservation's id."""
+        """Soft-reserve; the same key again returns the first reservation's id, unless it was released in between."""
         ...
 
     def release(self, key: str) -> None:
@@ -245,7 +245,9 @@ class Waiting:
 
 
 class Unit(Protocol):
-    """One transaction of a store: everything done in it happens, or nothing."""
+    """One transaction of a store: everything done in it happens, or nothing. It sees its own orders, their numbers,
+    its checkpoints and the messages it has accepted.
+    """
 
     def accept(self, message_id: MessageId, at: datetime) -> bool:
         """Mark a message as seen; ``False`` when it was before, and nothing may be done for it."""
@@ -256,7 +258,9 @@ class Unit(Protocol):
         ...
 
     def find(self, system: System, external_id: str) -> OrderId | None:
-        """Return which order an outside system knows by *external_id*."""
+        """Return which order an outside system knows by *external_id*: its own number there, or that of one of its
+        fulfillment orders.
+        """
         ...
 
     def save(
@@ -313,8 +317,9 @@ class OrderStore(Protocol):
         """Open a transaction; it commits when the block ends and rolls back when it raises."""
         ...
 
-    def due(self, now: datetime, limit: int, lease_until: datetime) -> tuple[Due, ...]:
-        """Hand out up to *limit* commands that are due, at most one per order, not again before *lease_until*.
+    def due(self, now: datetime, limit: int, lease_until: datetime, skip: Collection[System] = ()) -> tuple[Due, ...]:
+        """Hand out up to *limit* commands that are due, at most one per order, not again before *lease_until*, and none
+        for the providers in *skip*.
 
         A command whose lease ended is handed out again: its runner died.
         """
@@ -325,7 +330,9 @@ class OrderStore(Protocol):
         ...
 
     def next_due(self) -> datetime | None:
-        """Return when the next command is due; ``None`` when the outbox is empty."""
+        """Return when the next command is due, in UTC; for one that is out, the end of its lease; ``None`` when the
+        outbox is empty.
+        """
         ...
 
     def load(self, order_id: OrderId) -> SalesOrder | None:

@@ -58,7 +58,7 @@ CREATE_FULFILLMENT: Final = "Create fulfillment orders"
 
 OPTIMIZER: Final = System("fulfillment-optimization")
 
-_SHIPPING: Final = frozenset(
+SHIPPING_EVENTS: Final = frozenset(
     {
         ev.ORDER_PARTIALLY_PICKED,
         ev.ORDER_PICKED,
@@ -74,7 +74,26 @@ _SHIPPING: Final = frozenset(
     for stage in ev.PROGRESS[entity]
     for event in stage
 }
-_BILLING: Final = frozenset({ev.ORDER_PARTIALLY_INVOICED, ev.ORDER_INVOICED, ev.BILLING_CONFIRMED})
+BILLING_EVENTS: Final = frozenset({ev.ORDER_PARTIALLY_INVOICED, ev.ORDER_INVOICED, ev.BILLING_CONFIRMED})
+
+STAGES: Final[Mapping[str, str]] = {
+    UPDATE_SHIPPED: "shipped",
+    UPDATE_PARTIALLY_SHIPPED: "partially shipped",
+    UPDATE_COMPLETED: "completed",
+    UPDATE_CANCELED: "canceled",
+}
+"""What each status update tells a channel."""
+
+CHANNEL_ACTIONS: Final = tuple(ActionDefinition(name, Effect.TELL) for name in STAGES)
+ERP_ACTIONS: Final = (
+    ActionDefinition(SEND_ORDER, Effect.SEND, "order"),
+    ActionDefinition(SEND_LINES, Effect.SEND, "lines"),
+    ActionDefinition(SEND_STATUS, Effect.TELL, "order"),
+)
+FULFILLER_ACTIONS: Final = (ActionDefinition(SEND_FULFILLMENT_ORDER, Effect.SEND),)
+LEDGER_ACTIONS: Final = (ActionDefinition(SEND_INVOICE, Effect.BILL),)
+OPTIMIZER_ACTIONS: Final = (ActionDefinition(OPTIMIZE, Effect.OPTIMIZE),)
+INTERNAL_ACTIONS: Final = (ActionDefinition(CREATE_FULFILLMENT, Effect.CREATE),)
 
 
 @attrs.frozen
@@ -128,19 +147,13 @@ def _done(command: Command, received: Result[Receipt, Refused]) -> Result[Action
     )
 
 
-def _action(name: str, effect: Effect, run: Run, readies: str = "") -> tuple[str, Action]:
-    return name, Action(ActionDefinition(name, effect, readies), run)
+def _actions(definitions: Sequence[ActionDefinition], *runs: Run) -> dict[str, Action]:
+    return {each.name: Action(each, run) for each, run in zip(definitions, runs, strict=True)}
 
 
 def channel(source: OrderSource, sink: StatusSink | None = None) -> Provider:
     """A channel that orders come from and, with *sink*, that hears what became of them."""
-    stages = (
-        (UPDATE_SHIPPED, "shipped"),
-        (UPDATE_PARTIALLY_SHIPPED, "partially shipped"),
-        (UPDATE_COMPLETED, "completed"),
-        (UPDATE_CANCELED, "canceled"),
-    )
-    actions = {} if sink is None else dict(_action(name, Effect.TELL, _teller(sink, stage)) for name, stage in stages)
+    actions = {} if sink is None else _actions(CHANNEL_ACTIONS, *(_teller(sink, stage) for stage in STAGES.values()))
     return Provider(source.system, actions, frozenset(), source.pull, source.read, source.translate)
 
 
@@ -167,14 +180,8 @@ def erp(orders: ErpOrders) -> Provider:
 
     return Provider(
         orders.system,
-        dict(
-            (
-                _action(SEND_ORDER, Effect.SEND, send, "order"),
-                _action(SEND_LINES, Effect.SEND, send_lines, "lines"),
-                _action(SEND_STATUS, Effect.TELL, send, "order"),
-            )
-        ),
-        _SHIPPING | _BILLING,
+        _actions(ERP_ACTIONS, send, send_lines, send),
+        SHIPPING_EVENTS | BILLING_EVENTS,
         orders.pull,
     )
 
@@ -185,9 +192,7 @@ def fulfiller(provider: FulfillmentProvider) -> Provider:
     def submit(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
         return _done(command, provider.submit(FulfillmentRequest(command.key, order, command.record)))
 
-    return Provider(
-        provider.system, dict((_action(SEND_FULFILLMENT_ORDER, Effect.SEND, submit),)), _SHIPPING, provider.pull
-    )
+    return Provider(provider.system, _actions(FULFILLER_ACTIONS, submit), SHIPPING_EVENTS, provider.pull)
 
 
 def ledger(accounts: Ledger) -> Provider:
@@ -196,7 +201,7 @@ def ledger(accounts: Ledger) -> Provider:
     def bill(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
         return _done(command, accounts.bill(BillingRequest(command.key, order)))
 
-    return Provider(accounts.system, dict((_action(SEND_INVOICE, Effect.BILL, bill),)), _BILLING, accounts.pull)
+    return Provider(accounts.system, _actions(LEDGER_ACTIONS, bill), BILLING_EVENTS, accounts.pull)
 
 
 def optimizer(inventory: Inventory, sources: Sequence[Source], name: System = OPTIMIZER) -> Provider:
@@ -235,7 +240,7 @@ def optimizer(inventory: Inventory, sources: Sequence[Source], name: System = OP
         details = f"{len({each.line for each in whole})} of {len(open_lines)} line(s) sourced"
         return Success(ActionDone(command.key, details, sourced=tuple(whole)))
 
-    return Provider(name, dict((_action(OPTIMIZE, Effect.OPTIMIZE, optimize),)))
+    return Provider(name, _actions(OPTIMIZER_ACTIONS, optimize))
 
 
 def internal() -> Provider:
@@ -244,7 +249,7 @@ def internal() -> Provider:
     def never(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
         return Failure(Refused("internal", f"{command.action} is run by the core", "$"))
 
-    return Provider(INTERNAL, dict((_action(CREATE_FULFILLMENT, Effect.CREATE, never),)))
+    return Provider(INTERNAL, _actions(INTERNAL_ACTIONS, never))
 
 
 def catalog(providers: Mapping[System, Provider], policies: Sequence[Policy] = ()) -> Catalog:

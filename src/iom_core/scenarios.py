@@ -14,7 +14,7 @@ import attrs
 from iom_core import events as ev
 from iom_core import policies as p
 from iom_core import providers as actions
-from iom_core.flow import Flow, FlowBuilder, StepType
+from iom_core.flow import Catalog, Flow, FlowBuilder, ProviderDefinition, StepType
 from iom_core.policies import Policy
 
 BIGCOMMERCE: Final = "bigcommerce"
@@ -336,3 +336,23 @@ def named(text: str) -> Scenario:
             return each
     known = ", ".join(f"{each.id} {each.name}" for each in SCENARIOS.values())
     raise KeyError(f"there is no scenario {text!r}; known are {known}")
+
+
+def _catalog() -> Catalog:
+    """Gather what the scenarios' flows name: every provider and policy, without connections."""
+    providers: dict[str, ProviderDefinition] = {}
+    roles = {
+        BIGCOMMERCE: (actions.CHANNEL_ACTIONS, frozenset[str]()),
+        FNO: (actions.ERP_ACTIONS, actions.SHIPPING_EVENTS | actions.BILLING_EVENTS),
+        FLEXE: (actions.FULFILLER_ACTIONS, actions.SHIPPING_EVENTS),
+        SAP: (actions.LEDGER_ACTIONS, actions.BILLING_EVENTS),
+        DOM: (actions.OPTIMIZER_ACTIONS, frozenset[str]()),
+        IOM: (actions.INTERNAL_ACTIONS, frozenset[str]()),
+    }
+    for name, (definitions, raised) in roles.items():
+        providers[name] = ProviderDefinition(name, {each.name: each for each in definitions}, raised)
+    return Catalog(providers, {each.name: each for each in ASSIGNMENT})
+
+
+CATALOG: Final = _catalog()
+"""What the six flows may name; publishing them is checked against it, without any connection."""

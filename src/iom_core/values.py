@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
-from math import asin, cos, radians, sin, sqrt
+from math import asin, cos, lcm, radians, sin, sqrt
 from typing import Final, NewType
 
 import attrs
@@ -87,13 +87,12 @@ def largest_remainder(total: int, weights: Sequence[Decimal]) -> list[int]:
         raise ValueError("at least one weight is needed")
     if any(weight < 0 for weight in weights):
         raise ValueError("a weight is negative")
-    whole = sum(weights, Decimal(0))
-    shares = [Decimal(1)] * len(weights) if whole == 0 else list(weights)
-    whole = Decimal(len(weights)) if whole == 0 else whole
+    shares = list(weights) if any(weights) else [Decimal(1)] * len(weights)
     sign = -1 if total < 0 else 1
-    # Integer arithmetic throughout: a Decimal division could round up past the whole.
-    scale = max(-int(share.as_tuple().exponent) for share in shares)
-    ints = [int(share.scaleb(max(scale, 0))) for share in shares]
+    # Integer arithmetic throughout: Decimal arithmetic rounds to 28 digits.
+    ratios = [share.as_integer_ratio() for share in shares]
+    common = lcm(*(denominator for _, denominator in ratios))
+    ints = [numerator * (common // denominator) for numerator, denominator in ratios]
     base = sum(ints)
     parts = [abs(total) * each // base for each in ints]
     remainders = [abs(total) * each % base for each in ints]
@@ -103,6 +102,19 @@ def largest_remainder(total: int, weights: Sequence[Decimal]) -> list[int]:
     return [sign * part for part in parts]
 
 
+def _only_decimal(value: object, what: str) -> None:
+    # A NaN would poison every comparison behind it, a float would lose cents.
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise ValueError(f"{what} must be a finite Decimal, not {type(value).__name__} {value!r}")
+
+
+def _to_minor_units(number: Decimal, digits: int) -> Decimal:
+    try:
+        return number.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    except InvalidOperation:
+        raise ValueError(f"the amount {number} is too large") from None
+
+
 @attrs.frozen
 class Money:
     """An amount in one currency, with at most that currency's minor units after the point."""
@@ -110,12 +122,15 @@ class Money:
     amount: Decimal
     currency: str
 
+    def __attrs_post_init__(self) -> None:
+        _only_decimal(self.amount, "an amount of money")
+
     @classmethod
     def of(cls, amount: Exact, currency: str) -> Money:
         """Build money that is already in whole minor units; raises `ValueError` when it isn't."""
         digits = minor_units(currency)
         number = exact(amount)
-        rounded = number.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+        rounded = _to_minor_units(number, digits)
         if rounded != number:
             raise ValueError(f"{number} {currency} has more than {digits} digits after the point")
         return cls(rounded, currency)
@@ -124,7 +139,7 @@ class Money:
     def rounded(cls, amount: Exact, currency: str) -> Money:
         """Build money from a finer amount, rounding half up to the currency's minor units."""
         digits = minor_units(currency)
-        return cls(exact(amount).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP), currency)
+        return cls(_to_minor_units(exact(amount), digits), currency)
 
     @classmethod
     def zero(cls, currency: str) -> Money:
@@ -168,6 +183,9 @@ class Quantity:
     amount: Decimal
     unit: str
 
+    def __attrs_post_init__(self) -> None:
+        _only_decimal(self.amount, "a quantity")
+
     @classmethod
     def of(cls, amount: Exact, unit: str = "ea") -> Quantity:
         """Build a quantity; raises `ValueError` for floats and nonsense."""
@@ -203,6 +221,8 @@ class UnitConversions:
         missing = [each for each in (quantity.unit, unit) if each not in table]
         if missing:
             raise ValueError(f"{product} has no conversion for unit {missing[0]!r}")
+        if table[unit] <= 0 or table[quantity.unit] <= 0:
+            raise ValueError(f"a unit of {product} holds no base units: {unit!r} {table[unit]}, {quantity.unit!r} {table[quantity.unit]}")
         numerator = quantity.amount * table[quantity.unit]
         amount = numerator / table[unit]
         if amount * table[unit] != numerator:

@@ -7,9 +7,9 @@ a back door (plain attributes and methods such as `FakeErp.work`) that tests and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import RLock
 
@@ -69,7 +69,7 @@ class MemoryStore:
             yield unit
             unit.commit()
 
-    def due(self, now: datetime, limit: int, lease_until: datetime) -> tuple[Due, ...]:
+    def due(self, now: datetime, limit: int, lease_until: datetime, skip: Collection[System] = ()) -> tuple[Due, ...]:
         """Hand out commands that are due, one per order at a time, oldest first."""
         with self._lock:
             handed: list[Due] = []
@@ -81,7 +81,11 @@ class MemoryStore:
             for each in self._outbox.values():
                 if len(handed) >= limit:
                     break
-                if each.command.order_id in busy or (each.due_at is not None and each.due_at > now):
+                if (
+                    each.command.order_id in busy
+                    or each.command.provider in skip
+                    or (each.due_at is not None and each.due_at > now)
+                ):
                     continue
                 busy.add(each.command.order_id)
                 each.attempt += 1
@@ -135,7 +139,7 @@ class MemoryStore:
         return tuple(self._waiting)
 
 
-_BEGINNING = datetime.min.replace(tzinfo=None)
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 class MemoryUnit:

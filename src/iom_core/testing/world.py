@@ -87,6 +87,8 @@ class World:
         )
         self.orchestrator = Orchestrator(self.store, setup, self.providers, self.clock)
         self._numbers = 100
+        self._down = False
+        """Whether a puller could not be run: what it would have brought is still to come."""
 
     @classmethod
     def for_scenario(cls, scenario: Scenario) -> World:
@@ -163,12 +165,13 @@ class World:
     def pull(self) -> int:
         """Run every puller once; a provider that is down is left for later. Returns how many messages came."""
         taken = 0
+        self._down = False
         for name, provider in self.providers.items():
             if provider.pull is not None:
                 try:
                     taken += self.orchestrator.pull(name)
                 except Fault:
-                    continue
+                    self._down = True
         return taken
 
     def drain(self) -> int:
@@ -214,9 +217,10 @@ class World:
             if self.work():
                 continue
             due = self.store.next_due()
-            if due is None:
+            if due is not None:
+                self.clock.jump(due)
+            elif not self._down:
                 return
-            self.clock.jump(due)
         raise RuntimeError(f"the World did not come to rest in {rounds} rounds")
 
     def pull_new(self) -> bool:

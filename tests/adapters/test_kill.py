@@ -1,0 +1,57 @@
+"""The demo killed at random moments and started again: the same orders, the same states, nothing twice anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from iom_adapters.demo import Stage
+
+ORDERS = 30
+KILLS = int(os.environ.get("IOM_KILLS", "6"))
+
+
+def demo(store: str) -> subprocess.Popen[str]:
+    """Start the demo in a process of its own."""
+    words = [sys.executable, "-m", "iom_adapters.cli", "demo", "--orders", str(ORDERS), "--store", store, "--json"]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
+    """Each kill is a ``kill -9``; the last run goes to the end and finds nothing twice."""
+    rng = random.Random(int(os.environ.get("IOM_KILL_SEED", "5")))
+    store = f"sqlite:///{tmp_path / 'orders.db'}"
+    killed = 0
+    for _ in range(KILLS):
+        process = demo(store)
+        time.sleep(rng.uniform(0.8, 4.0))
+        if process.poll() is None:
+            killed += 1
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    last = demo(store)
+    printed, _ = last.communicate(timeout=240)
+    result = json.loads(printed)
+
+    assert killed > 0
+    assert (last.returncode, result["problems"]) == (0, [])
+    assert (result["orders"], result["completed"], result["errors"]) == (ORDERS, ORDERS, 0)
+
+    stage = Stage(tmp_path / "orders.db-twins")
+    try:
+        entered = [str(order["CustomersOrderReference"]) for order in stage.erp.orders()]
+        assert sorted(entered) == sorted({each["order_id"] for each in result["orders_detail"]})
+        assert len(stage.shop.orders()) == ORDERS
+        assert len(stage.erp.invoices()) == ORDERS
+        assert len(stage.erp.slips()) == ORDERS
+        for number in stage.shop.orders():
+            assert stage.shop.status_history(number)[1:] == [2, 10]
+    finally:
+        stage.close()

@@ -1,0 +1,159 @@
+"""The webhook receiver over real HTTP: who may speak, how much, and that an answer never waits for the work."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+
+import httpx
+import pytest
+from returns.result import Failure, Result, Success
+
+from iom_adapters import web
+from iom_core.errors import Unavailable
+from iom_core.outcome import Refused
+from iom_core.values import System
+from tests.adapters.s1 import S1, SECRET, SHOP
+from tests.adapters.test_s1 import orders
+
+
+class Inbound:
+    """Hints that are recorded; following can be made to wait or to break."""
+
+    def __init__(self) -> None:
+        self.followed: list[tuple[str, str]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.breaks: BaseException | None = None
+
+    def webhook(self, system: System, headers: Mapping[str, str], body: bytes) -> Result[tuple[str, ...], Refused]:
+        """Take the body for numbers."""
+        if headers.get("x-secret") != "right":
+            return Failure(Refused("unauthorized", "the secret is wrong", "$", system))
+        return Success(tuple(body.decode().split()))
+
+    def follow(self, system: System, external_id: str) -> int:
+        """Record it."""
+        self.go_on.wait(10)
+        self.followed.append((system, external_id))
+        if self.breaks is not None:
+            raise self.breaks
+        return 1
+
+
+@pytest.fixture
+def inbound() -> Inbound:
+    return Inbound()
+
+
+@pytest.fixture
+def receiver(inbound: Inbound) -> Iterator[web.Receiver]:
+    serving = web.serve(inbound)
+    yield serving
+    inbound.go_on.set()
+    serving.close()
+
+
+def post(receiver: web.Receiver, body: bytes, secret: str = "right", system: str = "bigcommerce") -> httpx.Response:
+    return httpx.post(f"{receiver.url}/webhooks/{system}", content=body, headers={"X-Secret": secret})
+
+
+def test_a_hint_is_answered_before_it_is_followed(receiver: web.Receiver, inbound: Inbound) -> None:
+    """The sender gets its 204 while the work still waits."""
+    inbound.go_on.clear()
+
+    assert post(receiver, b"100 101").status_code == 204
+    assert inbound.followed == []
+
+    inbound.go_on.set()
+    receiver.close()
+
+    assert inbound.followed == [("bigcommerce", "100"), ("bigcommerce", "101")]
+
+
+def test_a_wrong_secret_is_refused_with_401(receiver: web.Receiver, inbound: Inbound) -> None:
+    """Nothing is followed for a stranger."""
+    answer = post(receiver, b"100", secret="wrong")
+
+    assert answer.status_code == 401
+    assert "right" not in answer.text
+    assert inbound.followed == []
+
+
+def test_an_oversize_body_is_refused_with_413(receiver: web.Receiver) -> None:
+    """A body above the bound is not read to its end."""
+    assert post(receiver, b"x" * (web.MAX_BODY + 1)).status_code == 413
+
+
+def test_a_fault_while_following_does_not_stop_the_next_hint(receiver: web.Receiver, inbound: Inbound) -> None:
+    """The puller comes later for what could not be read now."""
+    inbound.breaks = Unavailable("bigcommerce", "down")
+    post(receiver, b"100")
+    post(receiver, b"101")
+    receiver.close()
+
+    assert [number for _, number in inbound.followed] == ["100", "101"]
+
+
+def test_other_methods_and_paths_are_refused(receiver: web.Receiver) -> None:
+    """Only POST to a system's own path is taken."""
+    assert httpx.get(f"{receiver.url}/webhooks/bigcommerce").status_code == 405
+    assert httpx.post(f"{receiver.url}/").status_code == 404
+    assert httpx.get(f"{receiver.url}/health").json() == {"status": "ok"}
+
+
+BAD = {
+    "malformed JSON": b'{"scope": "store/order/created"',
+    "wrong type": b'{"scope": 5, "data": []}',
+    "a list": b"[1, 2]",
+    "absurd number": b'{"scope": "store/order/created", "data": {"type": "order", "id": 1e400}}',
+    "hostile text": json.dumps(
+        {"scope": "store/order/created", "data": {"type": "order", "id": "../../v2/orders"}}
+    ).encode(),
+    "not UTF-8": b"\xff\xfe\x00",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_kept_with_its_place_and_others_go_on(name: str) -> None:
+    """A bad notification is in the inbound error list, and the orders around it complete."""
+    s1 = S1()
+    s1.place(*orders(1))
+
+    answer = s1.orchestrator.webhook(SHOP, {"x-iom-webhook-secret": SECRET}, BAD[name])
+    s1.run()
+
+    assert isinstance(answer, Failure)
+    errors = s1.store.errors("provider inbound")
+    assert len(errors) == 1
+    assert errors[0].where.startswith("$")
+    assert errors[0].what
+    assert SECRET not in repr(errors)
+    assert [order.status.state for order in s1.store.orders()] == ["Completed"]
+
+
+def test_a_forged_notification_is_refused_and_kept_without_its_headers() -> None:
+    """A wrong secret is compared in constant time, refused, and never stored."""
+    s1 = S1()
+
+    answer = s1.orchestrator.webhook(SHOP, {"x-iom-webhook-secret": "guess"}, b"{}")
+
+    assert isinstance(answer, Failure)
+    assert "guess" not in repr(s1.store.errors())
+
+
+def test_an_order_that_cannot_be_read_is_rejected_with_a_path_and_others_go_on() -> None:
+    """The puller keeps what it can't read in the inbound error list, with a path into the payload."""
+    s1 = S1()
+    first, second = orders(2)
+    broken = {**first, "products": [{**first["products"][0], "quantity": "many"}, *first["products"][1:]]}  # type: ignore[index] # an order's JSON
+    s1.place(broken, second)
+    s1.run()
+
+    errors = s1.store.errors("provider inbound")
+
+    assert len(errors) == 1
+    assert "products[0].quantity" in errors[0].where
+    assert [order.status.state for order in s1.store.orders()] == ["Completed"]
