@@ -428,10 +428,16 @@ def compile_filter(tree: Operand, dialect: Dialect) -> Predicate:
         case Call(function, args):
             return _call(function, args, dialect)
         case Field(name):
-            return lambda row: _value(row, name) is True
+            return lambda row: _yes(name, _value(row, name))
         case Const(bool() as value):
             return lambda _: value
     raise BadQuery("the expression is no condition")
+
+
+def _yes(name: str, value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise BadQuery(f"{name!r} is no condition")
+    return value is True
 
 
 def _comparison(operator: str, one: Callable[[Row], Any], other: Callable[[Row], Any], dialect: Dialect) -> Predicate:

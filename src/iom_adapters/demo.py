@@ -404,7 +404,7 @@ def _problems(scenario: Scenario, stage: Stage, order: SalesOrder) -> Iterator[s
             yield f"{order.id}: the shop has {shipped[product['id']]} of {wanted} {product['sku']} shipped"
 
 
-# -- the other scenarios, in memory -------------------------------------------------------------------------------------
+# -- the other scenarios, in memory ------------------------------------------------------------------------------
 
 
 def _in_memory(scenario: Scenario, orders: int, seed: int, report: Report) -> DemoResult:

@@ -11,17 +11,31 @@ import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 from cattrs import ClassValidationError, Converter, IterableValidationError, transform_error
+from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.gen import make_dict_structure_fn
 
 from iom_core import messages
-from iom_core.flow import Flow, Step
+from iom_core.flow import Flow, FlowStatus, Step, StepType
 from iom_core.messages import Message
 from iom_core.order import SalesOrder
-from iom_core.policies import AllOf, AnyOf, Condition, Policy, Rule, SetField, Test, Value
+from iom_core.policies import (
+    AllOf,
+    AnyOf,
+    Condition,
+    Criticality,
+    Kind,
+    Operator,
+    Policy,
+    Rule,
+    SetField,
+    Test,
+    Value,
+)
 
 msgspec: Any
 try:
@@ -80,10 +94,47 @@ def _exactly(kind: type[T]) -> Callable[[Any, object], T]:
     return structure
 
 
+def _member(value: Any, kind: type[StrEnum]) -> StrEnum:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is none of {', '.join(repr(each.value) for each in kind)}") from None
+
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _listed(kind: Any, converter: Converter) -> Callable[[Any, object], tuple[Any, ...]]:
+    """Read a tuple from a list only: text and objects can be iterated too, into nonsense."""
+    if get_args(kind)[-1] is Ellipsis:
+        read = homogenous_tuple_structure_factory(kind, converter)
+    else:
+        kinds = get_args(kind)
+        hooks = [converter.get_structure_hook(each) for each in kinds]
+
+        def read(value: Any, _: object) -> tuple[Any, ...]:
+            if len(value) != len(kinds):
+                raise ValueError(f"expected {len(kinds)} values, got {len(value)}")
+            return tuple(hook(each, each_kind) for hook, each, each_kind in zip(hooks, value, kinds))
+
+    def structure(value: Any, to: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"expected a list, got {value!r}")
+        made: tuple[Any, ...] = read(value, to)
+        return made
+
+    return structure
+
+
 def _converter(*, forbid_extra_keys: bool) -> Converter:
     made = Converter(forbid_extra_keys=forbid_extra_keys)
     for kind in (str, int, bool):
         made.register_structure_hook(kind, _exactly(kind))
+    # Without these, the hook for text would leave members of our enumerations plain text.
+    for enumeration in (StepType, FlowStatus, Kind, Criticality, Operator):
+        made.register_structure_hook(enumeration, _member)
+    made.register_structure_hook_factory(_is_tuple, lambda kind: _listed(kind, made))
     made.register_unstructure_hook(Decimal, str)
     made.register_structure_hook(Decimal, _decimal)
     made.register_unstructure_hook(datetime, _time_text)
@@ -243,7 +294,8 @@ def structure(raw: Any, kind: type[T]) -> T:
         raise ValueError("$: nested too deeply") from None
     except (ClassValidationError, IterableValidationError) as broken:
         raise ValueError("; ".join(transform_error(broken, path="$", format_exception=_explain))) from None
-    except (KeyError, TypeError, ValueError) as broken:
+    except (AttributeError, KeyError, TypeError, ValueError) as broken:
+        # AttributeError: the converter asks whatever it gets for its keys.
         raise ValueError(f"$: {broken}") from None
 
 

@@ -1,7 +1,7 @@
 """The decision: an order and a message in, the new order, what happened and what is to be done out.
 
-Pure: no clock, no ids, no ports. Applying a message, running every flow step it starts, and trying parked messages again
-are one decision, because they are saved in one transaction.
+Pure: no clock, no ids, no ports. Applying a message, running every flow step it starts, and trying parked messages
+again are one decision, because they are saved in one transaction.
 """
 
 from __future__ import annotations
@@ -272,9 +272,9 @@ class _Work:
             flow = self.setup.flow(old)
             if flow is None:
                 continue
-            run = flows.saw(old, names) if names else old
+            run = old
             if names:
-                run = self.resume(flow, run, names)
+                run = self.resume(flow, flows.saw(flow, old, names), names)
             ready: list[Step] = []
             if self.setup.latest[flow.name].status is FlowStatus.PUBLISHED and not self.order.holds:
                 ready, run = flows.next_steps(flow, run)
@@ -503,7 +503,7 @@ class _Work:
         order = self.order
         lines = list(order.lines)
         sourced = {f.line: fo for fo in order.fulfillment_orders for f in fo.lines}
-        for index, line in enumerate(lines):
+        for line in lines:
             values: dict[str, object] = {}
             source = sourced.get(line.id)
             if (
@@ -552,7 +552,7 @@ class _Work:
         return None
 
 
-# -- how each kind of message is applied --------------------------------------------------------------------------------
+# -- how each kind of message is applied --------------------------------------------------------------------------
 
 
 def _again(work: _Work, message: Message, body: msg.NewOrder) -> Result[Change, Refused]:
@@ -646,7 +646,7 @@ def _hold_released(work: _Work, message: Message, body: msg.HoldReleased) -> Res
 
 
 def _reprocess(work: _Work, message: Message, body: msg.Reprocess) -> Result[Change, Refused]:
-    """Restart the failed step, or a named one that left lines with a Sync Error, under a new attempt of the same key."""
+    """Restart the failed step, or a named one that left lines with a Sync Error: a new attempt of the same key."""
     unsynced = any(line.sync_error for line in work.order.lines)
     for position, run in enumerate(work.order.flows):
         broken = [each for each in run.steps if each.state == "failed" and body.step in ("", each.step)]
@@ -814,7 +814,7 @@ _BUILT_IN: Final = frozenset({ev.ORDER, ev.LINE, ev.FULFILLMENT_ORDER, ev.FULFIL
 _OWN_NAMES: Final = frozenset(
     event for entity, stages in ev.PROGRESS.items() if entity != ev.ORDER for stage in stages for event in stage
 )
-"""Progress events of lines and fulfillment orders: their names are not those of the order's, so flows may wait for them."""
+"""Progress events of lines and fulfillment orders: their names aren't the order's, so flows may wait for them."""
 
 
 # -- the built-in checks ----------------------------------------------------------------------------------------------

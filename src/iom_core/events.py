@@ -1,8 +1,8 @@
 """Business events and states by name: the vocabulary that tables, flows and people share.
 
 Names without a mark are the product's own (Intelligent Order Management, topics/state-framework.md and
-topics/finops-integration-scenarios.md); those under "ours" fill what its documentation leaves open. They are plain text because
-users add their own.
+topics/finops-integration-scenarios.md); those under "ours" fill what its documentation leaves open. They are plain
+text because users add their own.
 """
 
 from __future__ import annotations

@@ -177,6 +177,16 @@ class Flow:
         """Return the steps by their names."""
         return {step.name: step for step in self.steps}
 
+    @cached_property
+    def listened(self) -> frozenset[str]:
+        """Return every event that starts or restarts a step: only these are counted as an order travels."""
+        return frozenset(event for step in self.steps for event in (*step.on, step.resume_on) if event)
+
+    @cached_property
+    def branches(self) -> bool:
+        """Say whether the flow has conditions or splitters, and so paths that may not be taken."""
+        return any(step.type in CONTROL for step in self.steps)
+
     def step(self, name: str) -> Step:
         """Return the step of that name; raises `KeyError`."""
         return self.by_name[name]
@@ -438,10 +448,13 @@ def start(flow: Flow) -> FlowRun:
     return FlowRun(flow.name, flow.version)
 
 
-def saw(run: FlowRun, events: Iterable[str]) -> FlowRun:
-    """Count business events that were raised on the order."""
+def saw(flow: Flow, run: FlowRun, events: Iterable[str]) -> FlowRun:
+    """Count the business events raised on the order that a step of *flow* listens to."""
+    heard = [event for event in events if event in flow.listened]
+    if not heard:
+        return run
     seen = dict(run.seen)
-    for event in events:
+    for event in heard:
         seen[event] = seen.get(event, 0) + 1
     return _with(run, seen=tuple(seen.items()))
 
@@ -456,7 +469,8 @@ def find(run: FlowRun, step: str, record: str = "") -> StepRun | None:
 
 def mark(run: FlowRun, step_run: StepRun) -> FlowRun:
     """Replace where a step stands."""
-    others = tuple(each for each in run.steps if each.step != step_run.step or each.record != step_run.record)
+    name, record = step_run.step, step_run.record
+    others = [each for each in run.steps if each.step != name or each.record != record]
     return _with(run, steps=(*others, step_run))
 
 
@@ -471,62 +485,75 @@ def state_of(run: FlowRun, step: Step) -> str:
 
 def next_steps(flow: Flow, run: FlowRun) -> tuple[list[Step], FlowRun]:
     """Return the steps that may run now, and the run with the paths marked that were not chosen."""
-    ready: list[Step] = []
     standing: dict[str, str] = {}
     branches: dict[str, str] = {}
     occasions: dict[str, int] = {}
     for each in run.steps:
-        state = standing.get(each.step, "")
-        if not state or _WEIGHT[each.state] > _WEIGHT[state]:
-            standing[each.step] = each.state
-        branches[each.step] = each.branch
-        occasions[each.step] = max(occasions.get(each.step, 0), each.occasion)
+        name = each.step
+        state = standing.get(name)
+        if state is None:
+            standing[name], branches[name], occasions[name] = each.state, each.branch, each.occasion
+            continue
+        if _WEIGHT[each.state] > _WEIGHT[state]:
+            standing[name] = each.state
+        branches[name] = each.branch
+        occasions[name] = max(occasions[name], each.occasion)
+    ready: list[Step] = []
     seen = dict(run.seen)
     for step in flow.steps:
-        state = standing.get(step.name, "")
-        if state in ("waiting", "failed", "not taken") or (state and state != "again" and not step.each_time):
+        state = standing.get(step.name)
+        if state is not None and (state in _STANDS or (state != "again" and not step.each_time)):
+            continue
+        called = state == "again" or _called(step, seen, occasions.get(step.name, 0))
+        if not called and not flow.branches:
             continue
         way = _way(flow, step, standing, branches)
         if way == "not taken":
             run = mark(run, StepRun(step.name, "not taken"))
             standing[step.name] = "not taken"
-        elif way == "open" and (state == "again" or _called(step, seen, occasions.get(step.name, 0))):
+        elif called and way == "open":
             ready.append(step)
     return ready, run
 
 
+_STANDS: Final = frozenset({"waiting", "failed", "not taken"})
 _WEIGHT: Final = {"done": 0, "skipped": 1, "not taken": 2, "again": 3, "failed": 4, "waiting": 5}
 
 
 def _called(step: Step, seen: Mapping[str, int], occasions: int) -> bool:
     if not step.on:
         return occasions == 0
-    raised = sum(seen.get(event, 0) for event in step.on)
+    raised = 0
+    for event in step.on:
+        raised += seen.get(event, 0)
     return raised > (occasions if step.each_time else 0)
 
 
 def _way(flow: Flow, step: Step, standing: Mapping[str, str], branches: Mapping[str, str]) -> str:
     """Say whether the way to *step* is ``"open"``, ``"not taken"``, or still ``"shut"``."""
-    if not step.after:
-        return "open"
     states: list[str] = []
     for name in step.after:
-        before = flow.by_name[name]
         state = standing.get(name, "")
         if step.type is StepType.CONDITION and state == "failed":
             state = "done"  # a condition asks whether its predecessor succeeded; a failure is an answer
         elif (
-            before.type is StepType.CONDITION and state == "done" and step.branch and step.branch != branches.get(name)
+            step.branch
+            and state == "done"
+            and step.branch != branches[name]
+            and flow.by_name[name].type is StepType.CONDITION
         ):
             state = "not taken"
         states.append(state)
     if step.type in MERGES:
-        if any(state in ("", "waiting", "failed", "again") for state in states):
+        if any(state not in SETTLED and state != "not taken" for state in states):
             return "shut"
         return "open" if any(state in SETTLED for state in states) else "not taken"
     if "not taken" in states:
         return "not taken"
-    return "open" if all(state in SETTLED for state in states) else "shut"
+    for state in states:
+        if state not in SETTLED:
+            return "shut"
+    return "open"
 
 
 # -- building flows in Python --------------------------------------------------------------------------------------

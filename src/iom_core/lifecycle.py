@@ -86,6 +86,7 @@ class StateTable:
             (row.event, row.source): Status(row.target, row.reason) for row in self.rows
         }
         self.events: Final = frozenset(row.event for row in self.rows)
+        self._finals: Final = frozenset(state.name for state in self.states.values() if state.final)
 
     @property
     def machine(self) -> Machine:
@@ -158,7 +159,7 @@ class StateTable:
 
     def is_final(self, status: Status) -> bool:
         """Say whether the record's life has ended."""
-        return self.states[status.state].final
+        return status.state in self._finals
 
     def position(self, status: Status) -> int:
         """Return the place of the state on the progress bar."""

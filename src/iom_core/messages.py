@@ -174,8 +174,8 @@ class Sourced:
 class ActionFailed:
     """A provider action ended without success: a business no, or a fault after all attempts.
 
-    *kind* is ``"refused"``, ``"unavailable"``, ``"misunderstood"``, ``"misconfigured"``, or ``"bug"`` for an exception that no
-    adapter may raise.
+    *kind* is ``"refused"``, ``"unavailable"``, ``"misunderstood"``, ``"misconfigured"``, or ``"bug"`` for an exception
+    that no adapter may raise.
     """
 
     key: str

@@ -1,7 +1,7 @@
 """The one loop: a message comes in, the decision is made, and everything it changed is saved in one transaction.
 
-The orchestrator owns no thread and no clock of its own: an engine calls `perform` and `settle` for commands and `pull` for
-pullers; webhooks, the command line and people call `handle`.
+The orchestrator owns no thread and no clock of its own: an engine calls `perform` and `settle` for commands and `pull`
+for pullers; webhooks, the command line and people call `handle`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iom_core import flow as flows
 from iom_core.decide import INBOUND, Decision, Setup, decide
 from iom_core.errors import Fault, Misconfigured, Misunderstood, Unavailable
 from iom_core.flow import ActionDefinition, Flow, FlowStatus
-from iom_core.messages import ActionDone, ActionFailed, JobDue, Message, NewOrder, Rejected
+from iom_core.messages import ActionDone, ActionFailed, Canceled, JobDue, Message, NewOrder, Rejected
 from iom_core.order import Command, ErrorRecord, SalesOrder
 from iom_core.outcome import Refused, failed
 from iom_core.ports import Conflict, OrderStore, Pulled, Unit
@@ -36,8 +36,9 @@ STRANGERS: Final = frozenset({"unauthorized", "unauthenticated", "forged", "too-
 
 @attrs.frozen
 class Handled:
-    """What became of a message: ``"applied"``, ``"duplicate"``, ``"waiting"`` (nobody knows its order yet), or
-    ``"rejected"`` (it can't be an order; it is in the inbound error list).
+    """What became of a message: ``"applied"``, ``"duplicate"``, ``"waiting"`` (nobody knows its order yet),
+    ``"ignored"`` (it cancels an order we never took), or ``"rejected"`` (it can't be an order; it is in the inbound
+    error list).
     """
 
     outcome: str
@@ -114,6 +115,9 @@ class Orchestrator:
         if before is None and not isinstance(message.body, NewOrder):
             if message.order_id is not None:
                 raise _Refusal(Refused("unknown-order", f"there is no order {message.order_id!r}", "$.order_id"))
+            if isinstance(message.body, Canceled) and message.system in self.setup.prefixes:
+                # A channel cancels orders we never took: there is nothing to wait for.
+                return Handled("ignored"), False
             unit.wait(message, message.at)
             return Handled("waiting"), False
         decided = decide(before, message, self.setup, self.clock())
@@ -207,6 +211,7 @@ class Orchestrator:
                         f"the message could not be handled: {type(bug).__name__}: {bug}",
                         "$",
                         each.external_id,
+                        _written(each),
                     )
                 )
         return len(pulled.messages)
@@ -302,6 +307,15 @@ class Orchestrator:
         if status is FlowStatus.PUBLISHED:
             going = [each for each in self.store.orders() if any(run.flow == name for run in each.flows)]
             self.run_job("resume", "", going, f"{name}/{self.clock().isoformat()}")
+
+
+def _written(message: Message) -> str:
+    from iom_core.codec import to_json
+
+    try:
+        return to_json(message)
+    except ValueError:  # what broke us may be the very content
+        return repr(message)
 
 
 def rejection(message: Message, refused: Refused) -> ErrorRecord:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 from returns.result import Failure, Result, Success
@@ -212,8 +212,8 @@ class StepRun:
     """Where one step stands for this order, or for one *record* of it.
 
     *state* is ``"waiting"`` (a command is out), ``"done"``, ``"failed"``, ``"skipped"`` (its filter policy did not
-    hold), ``"not taken"`` (its path was not chosen) or ``"again"`` (to be run once more); *occasion* counts its runs, *attempt* the tries of the last
-    one; *branch* is the path a condition chose.
+    hold), ``"not taken"`` (its path was not chosen) or ``"again"`` (to be run once more); *occasion* counts its runs,
+    *attempt* the tries of the last one; *branch* is the path a condition chose.
     """
 
     step: str
@@ -474,6 +474,10 @@ class SalesOrder:
         index_of = {line.id: index for index, line in enumerate(self.lines)}
         refused: Refused | None = None
         touched: dict[int, None] = {}
+        planned: dict[LineId, Decimal] = {}
+        for fo in self.fulfillment_orders:
+            for row in fo.lines:
+                planned[row.line] = planned.get(row.line, _ZERO) + row.quantity - row.canceled
         for source, parts in groups.items():
             number = len(edit.fulfillment_orders) + 1
             lines: list[FulfillmentLine] = []
@@ -481,20 +485,14 @@ class SalesOrder:
                 index = index_of.get(LineId(part.line))
                 if index is None:
                     return Failure(_unknown("line", part.line))
-                planned = sum(
-                    (
-                        f.quantity - f.canceled
-                        for fo in edit.fulfillment_orders
-                        for f in fo.lines
-                        if f.line == part.line
-                    ),
-                    Decimal(0),
-                )
-                if part.quantity <= 0 or planned + part.quantity > edit.lines[index].quantity:
+                line_id = edit.lines[index].id
+                planned[line_id] = planned.get(line_id, _ZERO) + part.quantity
+                if part.quantity <= 0 or planned[line_id] > edit.lines[index].quantity:
                     return Failure(
                         Refused(
                             "more-than-ordered",
-                            f"{planned + part.quantity} of line {part.line} would be sourced, {edit.lines[index].quantity} are wanted",
+                            f"{planned[line_id]} of line {part.line} would be sourced, "
+                            f"{edit.lines[index].quantity} are wanted",
                             f"$.lines[{index}].quantity",
                         )
                     )
@@ -521,6 +519,7 @@ class SalesOrder:
                     parts[0].warehouse or None,
                 )
             )
+            edit.rows.append(lines)
             refused = refused or edit.on_fulfillment_order(number - 1, ev.FULFILLMENT_CREATED)
             for place in range(len(lines)):
                 refused = refused or edit.on_fulfillment_line(number - 1, place, ev.FULFILLMENT_LINE_CREATED)
@@ -602,7 +601,9 @@ class SalesOrder:
             )
             refused = refused or edit.on_order(event, self._progressed() or others_go_on)
         elif concerned and event != ev.SENT:
-            refused = refused or edit.on_order(event, self._progressed() or any(not edit.off(each) for each in edit.lines))
+            refused = refused or edit.on_order(
+                event, self._progressed() or any(not edit.off(each) for each in edit.lines)
+            )
         return edit.finish(refused)
 
     def _progressed(self) -> bool:
@@ -632,7 +633,7 @@ class SalesOrder:
                 continue
             left = said.quantity
             for number, index in found:
-                each = edit.fulfillment_orders[number].lines[index]
+                each = edit.rows[number][index]
                 share = min(left, each.quantity - each.canceled)
                 left -= share
                 edit.reach(number, index, stage, share)
@@ -673,12 +674,12 @@ class SalesOrder:
                 echoes += 1
                 continue
             if known is not None:
-                line = edit.fulfillment_orders[found[0][0]].lines[found[0][1]].line
+                line = edit.rows[found[0][0]][found[0][1]].line
                 said_of[line] = said_of.get(line, Decimal(0)) + said.quantity
                 continue
             left = said.quantity
             for number, index in found:
-                each = edit.fulfillment_orders[number].lines[index]
+                each = edit.rows[number][index]
                 share = min(left, each.quantity - each.canceled - each.shipped)
                 if share > 0:
                     left -= share
@@ -704,7 +705,15 @@ class SalesOrder:
         edit.more["shipments"] = (
             *self.shipments,
             Shipment(
-                shipment, system, _utc(shipped_at or at), tuple(parts), tracking_number, carrier, service, tracking_url, cost
+                shipment,
+                system,
+                _utc(shipped_at or at),
+                tuple(parts),
+                tracking_number,
+                carrier,
+                service,
+                tracking_url,
+                cost,
             ),
         )
         return edit.finish(edit.announce(_SHIP))
@@ -740,7 +749,7 @@ class SalesOrder:
                 return Failure(_too_much("invoiced", said, place))
             edit.lines[index] = _with(line, invoiced=line.invoiced + said.quantity)
         if known is not None:
-            if known.total == total and _per_line(known.lines) == _per_line(parts):
+            if known.total == total and _invoiced_per_line(known.lines) == _invoiced_per_line(parts):
                 return Success(Change(self, ()))
             return Failure(
                 Refused("invoice-differs", f"invoice {number} was {known.total} before, now {total}", "$.total")
@@ -820,8 +829,8 @@ class SalesOrder:
                     edit.set_line(number, place, canceled=each.quantity - each.shipped)
                     if each.shipped == 0:
                         refused = refused or edit.on_fulfillment_line(number, place, ev.ORDER_CANCELED)
-            now = edit.fulfillment_orders[number]
-            if now is not fo and all(each.shipped == 0 and each.canceled == each.quantity for each in now.lines):
+            rows = edit.rows[number]
+            if number in edit.changed and all(each.shipped == 0 and each.canceled == each.quantity for each in rows):
                 refused = refused or edit.on_fulfillment_order(number, ev.ORDER_CANCELED)
         for index, line in enumerate(self.lines):
             if (lines and line.id not in lines) or states.line.is_final(line.status):
@@ -1009,17 +1018,19 @@ def draft_problem(draft: OrderDraft) -> Refused | None:
 _T = TypeVar("_T")
 
 
+_new = object.__new__
+_set = object.__setattr__
+
+
 def _with(record: _T, **changes: object) -> _T:
     """Copy a frozen record with some fields changed: `attrs.evolve` without its cost."""
-    copied: Any = object.__new__(record.__class__)
-    fields = copied.__dict__
-    fields.update(record.__dict__)
-    known = len(fields)
-    fields.update(changes)
-    if len(fields) != known:
-        raise TypeError(f"{type(record).__name__} has no field {sorted(changes.keys() - record.__dict__.keys())}")
-    result: _T = copied
-    return result
+    fields = record.__dict__
+    merged = fields | changes
+    if len(merged) != len(fields):
+        raise TypeError(f"{type(record).__name__} has no field {sorted(changes.keys() - fields.keys())}")
+    copied = _new(record.__class__)
+    _set(copied, "__dict__", merged)
+    return copied
 
 
 _PICK, _PACK, _SHIP, _INVOICE = range(4)
@@ -1048,7 +1059,7 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _per_line(parts: Iterable[InvoiceLine]) -> dict[LineId, Decimal]:
+def _invoiced_per_line(parts: Iterable[InvoiceLine]) -> dict[LineId, Decimal]:
     totals: dict[LineId, Decimal] = {}
     for part in parts:
         totals[part.line] = totals.get(part.line, _ZERO) + part.quantity
@@ -1058,7 +1069,19 @@ def _per_line(parts: Iterable[InvoiceLine]) -> dict[LineId, Decimal]:
 class _Edit:
     """One change in the making: collects new records and events, and becomes a `Change` or nothing."""
 
-    __slots__ = ("at", "fulfillment_orders", "happened", "lines", "moments", "more", "order", "states", "status")
+    __slots__ = (
+        "at",
+        "changed",
+        "fulfillment_orders",
+        "happened",
+        "lines",
+        "moments",
+        "more",
+        "order",
+        "rows",
+        "states",
+        "status",
+    )
 
     def __init__(self, order: SalesOrder, at: datetime, states: StateFramework) -> None:
         self.order = order
@@ -1067,6 +1090,9 @@ class _Edit:
         self.status = order.status
         self.lines = list(order.lines)
         self.fulfillment_orders = list(order.fulfillment_orders)
+        self.rows = [list(fo.lines) for fo in order.fulfillment_orders]
+        """The fulfillment lines, per fulfillment order; they go back into it at the end."""
+        self.changed: set[int] = set()
         self.happened: list[Happened] = []
         self.moments: list[Moment] = []
         self.more: dict[str, object] = {}
@@ -1074,73 +1100,70 @@ class _Edit:
     def finish(self, refused: Refused | None) -> Result[Change, Refused]:
         if refused is not None:
             return Failure(refused)
-        if not self.happened and not self.more and self._same_records():
-            return Success(Change(self.order, ()))
+        order = self.order
+        for number in self.changed:
+            self.fulfillment_orders[number] = _with(self.fulfillment_orders[number], lines=tuple(self.rows[number]))
+        lines, fulfillment_orders = tuple(self.lines), tuple(self.fulfillment_orders)
+        if (
+            not self.happened
+            and not self.more
+            and lines == order.lines
+            and fulfillment_orders == order.fulfillment_orders
+        ):
+            return Success(Change(order, ()))
         changed: SalesOrder = _with(
-            self.order,
+            order,
             status=self.status,
-            lines=tuple(self.lines),
-            fulfillment_orders=tuple(self.fulfillment_orders),
-            timeline=(*self.order.timeline, *self.moments) if self.moments else self.order.timeline,
+            lines=lines,
+            fulfillment_orders=fulfillment_orders,
+            timeline=(*order.timeline, *self.moments) if self.moments else order.timeline,
             **self.more,
         )
         return Success(Change(changed, tuple(self.happened)))
 
-    def _same_records(self) -> bool:
-        order = self.order
-        return all(now is was for now, was in zip(self.lines, order.lines)) and (
-            len(self.fulfillment_orders) == len(order.fulfillment_orders)
-            and all(now is was for now, was in zip(self.fulfillment_orders, order.fulfillment_orders))
-        )
-
     # -- raising events ----------------------------------------------------------------------------------
 
-    def _move(
-        self, table: StateTable, status: Status, event: str, record: str, where: str, stay: bool
-    ) -> Status | Refused:
+    def _move(self, table: StateTable, status: Status, event: str, record: str, stay: bool) -> Status | None:
+        """Return the status after *event*, or ``None`` when it isn't legal; *stay* raises it without moving."""
         moved = table.advance(status, event)
-        if moved is None:
-            return illegal(table.entity, event, status, where)
-        if stay:
-            moved = status
-        self.happened.append(Happened(self.at, event, table.entity, record, moved.state, moved.reason))
+        if moved is not None:
+            if stay:
+                moved = status
+            self.happened.append(Happened(self.at, event, table.entity, record, moved.state, moved.reason))
         return moved
 
     def on_order(self, event: str, stay: bool = False) -> Refused | None:
-        moved = self._move(self.states.order, self.status, event, self.order.id, "$", stay)
-        if isinstance(moved, Refused):
-            return moved
+        moved = self._move(self.states.order, self.status, event, self.order.id, stay)
+        if moved is None:
+            return illegal(ev.ORDER, event, self.status)
         self.status = moved
         self.moments.append(Moment(self.at, event, moved.state, moved.reason))
         return None
 
     def on_line(self, index: int, event: str, stay: bool = False) -> Refused | None:
         line = self.lines[index]
-        moved = self._move(self.states.line, line.status, event, line.id, f"$.lines[{index}]", stay)
-        if isinstance(moved, Refused):
-            return moved
+        moved = self._move(self.states.line, line.status, event, line.id, stay)
+        if moved is None:
+            return illegal(ev.LINE, event, line.status, f"$.lines[{index}]")
         if moved is not line.status:
             self.lines[index] = _with(line, status=moved)
         return None
 
     def on_fulfillment_order(self, number: int, event: str, stay: bool = False) -> Refused | None:
         fo = self.fulfillment_orders[number]
-        moved = self._move(
-            self.states.fulfillment_order, fo.status, event, fo.id, f"$.fulfillment_orders[{number}]", stay
-        )
-        if isinstance(moved, Refused):
-            return moved
+        moved = self._move(self.states.fulfillment_order, fo.status, event, fo.id, stay)
+        if moved is None:
+            return illegal(ev.FULFILLMENT_ORDER, event, fo.status, f"$.fulfillment_orders[{number}]")
         if moved is not fo.status:
             self.fulfillment_orders[number] = _with(fo, status=moved)
         return None
 
     def on_fulfillment_line(self, number: int, place: int, event: str, stay: bool = False) -> Refused | None:
-        fo = self.fulfillment_orders[number]
-        each = fo.lines[place]
-        where = f"$.fulfillment_orders[{number}].lines[{place}]"
-        moved = self._move(self.states.fulfillment_line, each.status, event, f"{fo.id}/{each.id}", where, stay)
-        if isinstance(moved, Refused):
-            return moved
+        each = self.rows[number][place]
+        record = f"{self.fulfillment_orders[number].id}/{each.id}"
+        moved = self._move(self.states.fulfillment_line, each.status, event, record, stay)
+        if moved is None:
+            return illegal(ev.FULFILLMENT_LINE, event, each.status, f"$.fulfillment_orders[{number}].lines[{place}]")
         if moved is not each.status:
             self.set_line(number, place, status=moved)
         return None
@@ -1151,9 +1174,9 @@ class _Edit:
         index = next((i for i, each in enumerate(records) if each.entity == entity and each.id == record), None)
         if table is None or index is None:
             return _unknown(entity, record, "$.records")
-        moved = self._move(table, records[index].status, event, record, f"$.records[{index}]", False)
-        if isinstance(moved, Refused):
-            return moved
+        moved = self._move(table, records[index].status, event, record, False)
+        if moved is None:
+            return illegal(entity, event, records[index].status, f"$.records[{index}]")
         records[index] = _with(records[index], status=moved)
         self.more["records"] = tuple(records)
         return None
@@ -1166,9 +1189,9 @@ class _Edit:
 
     def same_status(self) -> bool:
         """Say whether all lines that go on have one status; when none goes on, whether all that are held do."""
-        on = {line.status for line in self.lines if not self.off(line)}
-        held = {line.status for line in self.lines if not self.states.line.is_final(line.status)}
-        return len(on or held) == 1
+        on = [line.status for line in self.lines if not self.off(line)]
+        on = on or [line.status for line in self.lines if not self.states.line.is_final(line.status)]
+        return bool(on) and all(each is on[0] or each == on[0] for each in on)
 
     def index_of(self, line_id: str) -> int:
         return next(index for index, line in enumerate(self.lines) if line.id == line_id)
@@ -1208,15 +1231,14 @@ class _Edit:
     # -- progress ----------------------------------------------------------------------------------------
 
     def set_line(self, number: int, place: int, **changes: object) -> None:
-        fo = self.fulfillment_orders[number]
-        lines = list(fo.lines)
-        lines[place] = _with(lines[place], **changes)
-        self.fulfillment_orders[number] = _with(fo, lines=tuple(lines))
+        rows = self.rows[number]
+        rows[place] = _with(rows[place], **changes)
+        self.changed.add(number)
 
     def reach(self, number: int, place: int, stage: int, total: Decimal) -> None:
         """Raise a fulfillment line's counter of *stage*, and of the stages it implies, to *total*."""
-        each = self.fulfillment_orders[number].lines[place]
-        changes = {name: total for name in _STAGES[: stage + 1] if getattr(each, name) < total}
+        fields = self.rows[number][place].__dict__
+        changes = {name: total for name in _STAGES[: stage + 1] if fields[name] < total}
         if changes:
             self.set_line(number, place, **changes)
 
@@ -1226,79 +1248,80 @@ class _Edit:
         An event of a stage behind one that was reached before is raised, but moves no state: what a record is in
         depends on its quantities, not on the order in which messages came.
         """
-        before, refused = self.order, None
+        order = self.order
         if stage < _INVOICE:
-            for number, fo in enumerate(before.fulfillment_orders):
-                now = self.fulfillment_orders[number]
-                if now is fo:
-                    continue
-                for place in range(len(now.lines)):
-                    was, is_ = _of_lines((fo.lines[place],)), _of_lines((now.lines[place],))
-                    event = _advanced(ev.FULFILLMENT_LINE, stage, was, is_)
-                    if event:
-                        refused = refused or self.on_fulfillment_line(number, place, event, _ahead(is_, stage))
-                was, is_ = _of_lines(fo.lines), _of_lines(now.lines)
-                event = _advanced(ev.FULFILLMENT_ORDER, stage, was, is_)
-                if event:
-                    refused = refused or self.on_fulfillment_order(number, event, _ahead(is_, stage))
+            for number in sorted(self.changed):
+                refused = self._announce_fulfillment(number, stage)
                 if refused is not None:
                     return refused
-        all_was, all_is = _NOTHING, _NOTHING
-        for index, line in enumerate(before.lines):
-            was, is_ = _of_line(before.fulfillment_orders, line), _of_line(self.fulfillment_orders, self.lines[index])
-            all_was, all_is = _add(all_was, was, stage), _add(all_is, is_, stage)
-            if was == is_:
-                continue
+        before = _per_line([fo.lines for fo in order.fulfillment_orders])
+        after = _per_line(self.rows) if self.changed else before
+        all_was, all_is = list(_NOTHING), list(_NOTHING)
+        for index, line in enumerate(order.lines):
+            now = self.lines[index]
+            was, is_ = _of_line(before, line), _of_line(after, now)
+            # A digital line nobody ships does not keep the others from being picked, packed and shipped.
+            skip = stage < _INVOICE and line.digital and line.id not in after
+            for column in range(1 if skip else 0, 5):
+                all_was[column] += was[column]
+                all_is[column] += is_[column]
             event = _advanced(ev.LINE, stage, was, is_)
             if event:
-                refused = refused or self.on_line(index, event, _ahead(is_, stage))
+                refused = self.on_line(index, event, _ahead(is_, stage))
+                if refused is not None:
+                    return refused
         event = _advanced(ev.ORDER, stage, all_was, all_is)
-        if event:
-            refused = refused or self.on_order(event, _ahead(all_is, stage))
-        return refused
+        return self.on_order(event, _ahead(all_is, stage)) if event else None
+
+    def _announce_fulfillment(self, number: int, stage: int) -> Refused | None:
+        fo, rows = self.order.fulfillment_orders[number], self.rows[number]
+        all_was, all_is = list(_NOTHING), list(_NOTHING)
+        for place, row in enumerate(fo.lines):
+            was, is_ = _of_row(row), _of_row(rows[place])
+            for column in range(4):
+                all_was[column] += was[column]
+                all_is[column] += is_[column]
+            if was != is_:
+                event = _advanced(ev.FULFILLMENT_LINE, stage, was, is_)
+                refused = self.on_fulfillment_line(number, place, event, _ahead(is_, stage)) if event else None
+                if refused is not None:
+                    return refused
+        event = _advanced(ev.FULFILLMENT_ORDER, stage, all_was, all_is)
+        return self.on_fulfillment_order(number, event, _ahead(all_is, stage)) if event else None
 
 
-_Sums = tuple[Decimal, Decimal, Decimal, Decimal, Decimal, bool]
-"""Wanted, picked, packed, shipped, invoiced; and whether it needs shipping at all."""
-_NOTHING: Final[_Sums] = (_ZERO, _ZERO, _ZERO, _ZERO, _ZERO, True)
+_Sums = Sequence[Decimal]
+"""Wanted, picked, packed, shipped, invoiced."""
+_NOTHING: Final[_Sums] = (_ZERO,) * 5
 
 
-def _of_lines(lines: Sequence[FulfillmentLine]) -> _Sums:
-    if len(lines) == 1:
-        (one,) = lines
-        return (one.quantity - one.canceled, one.picked, one.packed, one.shipped, _ZERO, True)
-    return (
-        sum((each.quantity - each.canceled for each in lines), _ZERO),
-        sum((each.picked for each in lines), _ZERO),
-        sum((each.packed for each in lines), _ZERO),
-        sum((each.shipped for each in lines), _ZERO),
-        _ZERO,
-        True,
-    )
+def _of_row(row: FulfillmentLine) -> _Sums:
+    return (row.quantity - row.canceled, row.picked, row.packed, row.shipped, _ZERO)
 
 
-def _of_line(fulfillment_orders: Sequence[FulfillmentOrder], line: OrderLine) -> _Sums:
-    parts = [each for fo in fulfillment_orders for each in fo.lines if each.line == line.id]
-    if len(parts) == 1:
-        (one,) = parts
-        return (line.quantity, one.picked, one.packed, one.shipped, line.invoiced, True)
-    _, picked, packed, shipped, _, _ = _of_lines(parts)
-    return (line.quantity, picked, packed, shipped, line.invoiced, bool(parts) or not line.digital)
+def _per_line(fulfillment_orders: Iterable[Sequence[FulfillmentLine]]) -> dict[LineId, _Sums]:
+    """Add up the fulfillment lines of each order line."""
+    found: dict[LineId, _Sums] = {}
+    for rows in fulfillment_orders:
+        for row in rows:
+            sums = _of_row(row)
+            other = found.get(row.line)
+            found[row.line] = sums if other is None else [a + b for a, b in zip(other, sums)]
+    return found
 
 
-def _add(a: _Sums, b: _Sums, stage: int) -> _Sums:
-    # A digital line nobody ships does not keep the others from being picked, packed and shipped.
-    wanted = b[0] if b[5] or stage == _INVOICE else _ZERO
-    return (a[0] + wanted, a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], True)
+def _of_line(per_line: Mapping[LineId, _Sums], line: OrderLine) -> _Sums:
+    _, picked, packed, shipped, _ = per_line.get(line.id, _NOTHING)
+    return (line.quantity, picked, packed, shipped, line.invoiced)
 
 
 def _advanced(entity: str, stage: int, was: _Sums, is_: _Sums) -> str:
     """Return the event by which *stage* advanced: some of it, all of it, or nothing."""
-    wanted, reached = is_[0], is_[stage + 1]
+    wanted, reached, before = is_[0], is_[stage + 1], was[stage + 1]
     if reached <= 0:
         return ""
     complete = reached >= wanted
-    if reached > was[stage + 1] or (complete and was[stage + 1] < was[0]):
+    if reached > before or (complete and before < was[0]):
         some, every = ev.PROGRESS[entity][stage]
         return every if complete else some
     return ""
@@ -1306,4 +1329,4 @@ def _advanced(entity: str, stage: int, was: _Sums, is_: _Sums) -> str:
 
 def _ahead(sums: _Sums, stage: int) -> bool:
     """Say whether a later stage was reached already."""
-    return any(sums[later + 1] > 0 for later in range(stage + 1, 4))
+    return any(reached > 0 for reached in sums[stage + 2 :])

@@ -1,7 +1,7 @@
 """Policies and rules: conditions over an order and its records, and the values an execution policy sets.
 
-A *filter policy* decides whether a step runs for a record; an *execution policy* checks, and may set fields. A rule that
-can't be evaluated (a missing field, a wrong type) is a policy error, never a guess. Source: Intelligent Order
+A *filter policy* decides whether a step runs for a record; an *execution policy* checks, and may set fields. A rule
+that can't be evaluated (a missing field, a wrong type) is a policy error, never a guess. Source: Intelligent Order
 Management, topics on policies; docs/concepts.md says where it is silent and what we chose.
 """
 

@@ -268,7 +268,8 @@ class Unit(Protocol):
     ) -> None:
         """Save a changed order with what happened and what is to be done.
 
-        Raises `Conflict` when the stored version is not that of *before*: the caller starts over.
+        Raises `Conflict` when the stored version is not that of *before*, and when another order has one of the order's
+        outside numbers: the caller starts over.
         """
         ...
 
@@ -319,7 +320,7 @@ class OrderStore(Protocol):
 
     def due(self, now: datetime, limit: int, lease_until: datetime, skip: Collection[System] = ()) -> tuple[Due, ...]:
         """Hand out up to *limit* commands that are due, at most one per order, not again before *lease_until*, and none
-        for the providers in *skip*.
+        for the providers in *skip*: an order whose next command is for one of them gets no other.
 
         A command whose lease ended is handed out again: its runner died.
         """

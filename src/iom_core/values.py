@@ -222,7 +222,10 @@ class UnitConversions:
         if missing:
             raise ValueError(f"{product} has no conversion for unit {missing[0]!r}")
         if table[unit] <= 0 or table[quantity.unit] <= 0:
-            raise ValueError(f"a unit of {product} holds no base units: {unit!r} {table[unit]}, {quantity.unit!r} {table[quantity.unit]}")
+            raise ValueError(
+                f"a unit of {product} holds no base units: {unit!r}: {table[unit]}, "
+                f"{quantity.unit!r}: {table[quantity.unit]}"
+            )
         numerator = quantity.amount * table[quantity.unit]
         amount = numerator / table[unit]
         if amount * table[unit] != numerator:

@@ -12,7 +12,7 @@ from iom_adapters._twin import Fault as Misbehavior
 from iom_adapters.bigcommerce import samples
 from iom_core import scenarios
 from iom_core.testing import World
-from tests.adapters.s1 import S1
+from tests.adapters.s1 import ERP, S1, SHOP
 
 
 def orders(count: int, seed: int = 7) -> list[dict[str, object]]:
@@ -121,7 +121,7 @@ def test_partial_deliveries_reach_the_shop_one_by_one() -> None:
     """Two packing slips become two shipments; the shop hears partially shipped, shipped, completed."""
     s1 = S1()
     (number,) = s1.place(orders(1)[0])
-    s1.try_(lambda: s1.orchestrator.pull("bigcommerce"))
+    s1.try_(lambda: s1.orchestrator.pull(SHOP))
     s1.engine.run_due()
     sales_order = str(s1.erp.orders()[0]["SalesOrderNumber"])
     s1.erp.pick(sales_order)
@@ -129,7 +129,7 @@ def test_partial_deliveries_reach_the_shop_one_by_one() -> None:
     first = s1.erp.lines(sales_order)[0]
     s1.erp.pack(sales_order, {str(first["InventoryLotId"]): 5})
     for _ in range(3):
-        s1.try_(lambda: s1.orchestrator.pull("fno"))
+        s1.try_(lambda: s1.orchestrator.pull(ERP))
         s1.engine.run_due()
         s1.clock.advance(60)
     (order,) = s1.store.orders()

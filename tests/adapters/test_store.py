@@ -298,7 +298,11 @@ class TestUnits:
         order = an_order()
         moved = changed(
             order,
-            externals=(ExternalId(FLEXE, "order", order.id, "F9"), ExternalId(FLEXE, "order line", "1", "L1")),
+            externals=(
+                ExternalId(FLEXE, "order", order.id, "F9"),
+                ExternalId(FLEXE, "fulfillment order", "BC-1-F1", "F10"),
+                ExternalId(FLEXE, "order line", "1", "L1"),
+            ),
         )
         with store.begin() as unit:
             unit.save(order, None, (), ())
@@ -306,6 +310,7 @@ class TestUnits:
             unit.save(moved, order, (), ())
             assert unit.find(SHOP, "100") is None
             assert unit.find(FLEXE, "F9") == order.id
+            assert unit.find(FLEXE, "F10") == order.id
             assert unit.find(FLEXE, "L1") is None
 
     def test_waiting_messages_are_taken_out_once_and_oldest_first(self, store: SqlStore) -> None:

@@ -11,8 +11,8 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import UTC, date, datetime, time, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 
 import attrs
@@ -36,13 +36,32 @@ from iom_core.values import System
 MARKERS: Final = ("ExternalItemNumber", "OrderLineReference", "CustomersLineNumber")
 """The line fields that may hold our line id (the last one a number: the line's place in the order)."""
 
+FNO_SYSTEM: Final = System("fno")
 _BIGGEST_EVENT: Final = 1024 * 1024
 _PICKED: Final = ("Picked", "Staged", "Loaded", "Complete")
 
 
-def _positive(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value <= type(value)():
-        raise ValueError(f"{attribute.name} must be more than nothing")
+_DAYS: Final = ("overlap", "horizon", "window")
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    # every other setting is text
+    **dict.fromkeys(_DAYS, (int,)),
+    **dict.fromkeys(("customers", "guests", "delivery_modes", "states"), (Mapping,)),
+    **dict.fromkeys(("companies", "excluded_reasons"), (list, tuple)),
+    "bi_entities": (bool,),
+    "bulk": (int,),
+}
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
+def _lower_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name.lower() for name in names)
+
+
+def _lower(text: str) -> str:
+    return text.lower()
 
 
 @attrs.frozen(kw_only=True)
@@ -69,14 +88,14 @@ class FnoConfig:
     tenant: str = ""
     token_url: str = ""
     resource: str = ""
-    companies: tuple[str, ...] = attrs.field(default=(), converter=lambda names: tuple(name.lower() for name in names))
+    companies: tuple[str, ...] = attrs.field(default=(), converter=_lower_names)
     customers: Mapping[str, str] = attrs.field(factory=dict)
     guests: Mapping[str, str] = attrs.field(factory=dict)
     delivery_modes: Mapping[str, str] = attrs.field(factory=dict)
     states: Mapping[str, str] = attrs.field(factory=dict)
     origin_code: str = ""
     reference_prefix: str = ""
-    excluded_reasons: tuple[str, ...] = attrs.field(default=("Invoiced",), converter=tuple)
+    excluded_reasons: tuple[str, ...] = attrs.field(default=("Invoiced",), converter=_names)
     header_set: str = "SalesOrderHeadersV2"
     line_set: str = "SalesOrderLines"
     line_marker: str = attrs.field(default="ExternalItemNumber", validator=attrs.validators.in_(MARKERS))
@@ -84,11 +103,11 @@ class FnoConfig:
     picking_date: str = "SysModifiedDateTime"
     overlap: timedelta = timedelta(days=1)
     horizon: timedelta = timedelta(days=90)
-    window: timedelta = attrs.field(default=timedelta(days=7), validator=_positive)
-    bulk: int = attrs.field(default=40, validator=_positive)
+    window: timedelta = attrs.field(default=timedelta(days=7), validator=attrs.validators.ge(timedelta(days=1)))
+    bulk: int = attrs.field(default=40, validator=attrs.validators.ge(1))
     webhook_secret: str = attrs.field(default="", repr=False)
-    webhook_header: str = attrs.field(default="x-iom-secret", converter=str.lower)
-    system: System = System("fno")
+    webhook_header: str = attrs.field(default="x-iom-secret", converter=_lower)
+    system: System = FNO_SYSTEM
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> FnoConfig:
@@ -96,20 +115,16 @@ class FnoConfig:
 
         Raises `Misconfigured`, naming the setting.
         """
-        known = {field.name: field for field in attrs.fields(cls)}
+        known = {field.name for field in attrs.fields(cls)}
         values: dict[str, Any] = {}
         for name, value in settings.items():
             if name not in known:
                 raise Misconfigured("fno", f"$.{name}: there is no such setting")
-            if name in ("overlap", "horizon", "window"):
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise Misconfigured("fno", f"$.{name}: a number of days is needed")
-                value = timedelta(days=value)
-            kind = {"tuple": (list, tuple), "Mapp": Mapping, "bool": bool, "int": int}.get(
-                str(known[name].type)[: 5 if str(known[name].type).startswith("tuple") else 4].rstrip("["), object
-            )
-            if not isinstance(value, kind):  # type: ignore[arg-type] # a class or a tuple of them
-                raise Misconfigured("fno", f"$.{name}: {type(value).__name__} is not what is needed")
+            kinds = _KINDS.get(name, (str,))
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise Misconfigured("fno", f"$.{name}: {kinds[0].__name__} is needed, not {type(value).__name__}")
+            if name in _DAYS:
+                value = timedelta(days=int(str(value)))
             values[name] = value
         missing = [name for name in ("base_url", "client_id", "client_secret") if not values.get(name)]
         if missing:
@@ -137,14 +152,25 @@ class FnoConfig:
 
 @attrs.frozen
 class _Place:
-    """Where a puller stands: which stream, from which day on within it, and from which day on the next round starts."""
+    """Where a puller stands: which stream, and from which day on within it. A round goes through all streams from
+    *since* on; the next one starts before the day this one *began*, however long it takes. *serial* makes every
+    checkpoint different from the one before, so that one that comes back shows what was taken over.
+    """
 
+    serial: int
     stream: int
     start: date
     since: date
+    began: date
 
     def write(self) -> str:
-        return json.dumps([1, self.stream, self.start.isoformat(), self.since.isoformat()])
+        return json.dumps([1, self.serial, self.stream, *map(date.isoformat, (self.start, self.since, self.began))])
+
+
+def _without_cookies(client: Client) -> Client:
+    """Never send F&O's affinity cookie back, so that load spreads over its servers (fno.md section 5)."""
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
 
 
 class Fno:
@@ -152,7 +178,7 @@ class Fno:
 
     def __init__(self, config: FnoConfig, client: Client | None = None, clock: Clock = utc_now) -> None:
         self.config = config
-        http = client if client is not None else new_client()
+        http = client if client is not None else _without_cookies(new_client())
         self._http = Session(
             str(config.system), config.base_url, config.auth(http, clock), http, {"OData-Version": "4.0"}, clock=clock
         )
@@ -183,6 +209,12 @@ class Fno:
         refuses (with its infolog). Lines F&O refuses, and lines named in the request that don't pass the filters, are
         in ``line_errors``; other lines held back are named in ``details``. Raises the three faults.
         """
+        try:
+            return self._send(request)
+        except BadRow as broken:
+            raise Misunderstood(str(self.system), f"{broken.where} in $.value: {broken.what}") from broken
+
+    def _send(self, request: ErpRequest) -> Result[Receipt, Refused]:
         order = request.order
         checked = wire.passing(order, request.lines, self.config.excluded_reasons)
         if failed(checked):
@@ -388,22 +420,22 @@ class Fno:
         elif place.stream + 1 < len(self._streams):
             following = attrs.evolve(place, stream=place.stream + 1, start=place.since)
         else:
-            start = today - self.config.overlap
-            following = _Place(0, start, start)
-        after = following.write()
+            start = place.began - self.config.overlap
+            following = _Place(0, 0, start, start, today)
+        after = attrs.evolve(following, serial=place.serial + 1).write()
         with self._lock:
-            if last and place.stream in self._told:
-                self._told[place.stream] &= keys | told  # forget what is older than the window
+            if last and place.start == place.since and place.stream in self._told:
+                self._told[place.stream] &= keys  # forget what is older than the window
             self._pending = (after, place.stream, keys)
         return Pulled(tuple(messages), after, more=not last or place.stream + 1 < len(self._streams))
 
     def _place(self, checkpoint: str, now: datetime) -> _Place:
         if not checkpoint:
             start = now.date() - self.config.horizon
-            return _Place(0, start, start)
+            return _Place(0, 0, start, start, now.date())
         try:
-            version, stream, start, since = json.loads(checkpoint)
-            place = _Place(int(stream), date.fromisoformat(start), date.fromisoformat(since))
+            version, serial, stream, *days = json.loads(checkpoint)
+            place = _Place(int(serial), int(stream), *map(date.fromisoformat, days))
         except (ValueError, TypeError) as broken:
             raise Misconfigured(str(self.system), "the checkpoint was not written by this adapter") from broken
         if version != 1 or not 0 <= place.stream < len(self._streams):
@@ -504,12 +536,14 @@ class Fno:
                 yield "", self._bad(entity_set, row, broken)
         orders = {(company, number) for company, number, _ in slips}
         lines: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-        fields = ("dataAreaId", "SourceDocumentLine", "SalesId", "PackingSlipId", "InventTransId", "Qty")
-        yield from self._gather("CustPackingSlipTransBiEntities", "SalesId", "PackingSlipId", orders, fields, lines)
-        tracking: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-        fields = ("dataAreaId", "SalesOrderNumber", "PackingSlipNumber", "TrackingNumber", "TrackingURL")
+        line_fields = ("dataAreaId", "SourceDocumentLine", "SalesId", "PackingSlipId", "InventTransId", "Qty")
         yield from self._gather(
-            "PackingSlipTrackingInformation", "SalesOrderNumber", "PackingSlipNumber", orders, fields, tracking
+            "CustPackingSlipTransBiEntities", "SalesId", "PackingSlipId", orders, line_fields, lines
+        )
+        tracking: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+        codes = ("dataAreaId", "SalesOrderNumber", "PackingSlipNumber", "TrackingNumber", "TrackingURL")
+        yield from self._gather(
+            "PackingSlipTrackingInformation", "SalesOrderNumber", "PackingSlipNumber", orders, codes, tracking
         )
         for place, row in slips.items():
             try:
@@ -535,6 +569,8 @@ class Fno:
 
     def _progress(self, window: _Window) -> _Told:
         """Without the BI entities: what header and line statuses tell of picking and delivery."""
+        if window.end is not None:
+            return  # statuses have no date: once per round is enough
         symbols = ("Picked", "PartiallyDelivered", "Delivered", "PartiallyInvoiced", "DeliveredPartiallyInvoiced",
                    "Invoiced")  # fmt: skip
         enum = f"{NAMESPACE}.SalesOrderProcessingStatus"
@@ -593,8 +629,8 @@ class Fno:
             except (BadRow, AttributeError) as broken:
                 yield "", self._bad(entity_set, row, broken)
         rows: dict[OrderKey, list[Row]] = defaultdict(list)
-        fields = ("dataAreaId", "InvoiceNumber", "LineCreationSequenceNumber", "ProductNumber", "InvoicedQuantity")
-        for row in self._bulk("SalesInvoiceV2Lines", "InvoiceNumber", invoices, fields):
+        sold = ("dataAreaId", "InvoiceNumber", "LineCreationSequenceNumber", "ProductNumber", "InvoicedQuantity")
+        for row in self._bulk("SalesInvoiceV2Lines", "InvoiceNumber", invoices, sold):
             try:
                 rows[wire.key_of(row, "InvoiceNumber")].append(row)
             except (BadRow, AttributeError) as broken:
@@ -724,7 +760,7 @@ class _Window:
 
 
 def _midnight(day: date) -> str:
-    return literal(datetime.combine(day, time(0), utc_now().tzinfo))
+    return literal(datetime.combine(day, time(0), UTC))
 
 
 _Told = Iterator[tuple[str, Message | Rejected | None]]
@@ -741,8 +777,3 @@ def _told(found: _Told) -> tuple[list[Message | Rejected], set[str]]:
         if message is not None:
             messages.setdefault(message.id, message)
     return list(messages.values()), names
-
-
-def total_of(order: SalesOrder) -> Decimal:
-    """Return what the order comes to in F&O when all its lines are there: the sum of `wire.amounts`."""
-    return sum((each.amount for each in wire.amounts(order).values()), Decimal(0))

@@ -271,6 +271,8 @@ class Office:
         self._empty = {
             name: {field: spec.empty(field, no_date) for field in spec.fields} for name, spec in ENTITY_SETS.items()
         }
+        self.open: set[str] = set()
+        """The keys of orders that are neither invoiced nor canceled."""
         self._by_reference: dict[str, set[str]] = defaultdict(set)
         self._by_number: dict[str, set[str]] = defaultdict(set)
         self._index()
@@ -280,11 +282,16 @@ class Office:
     def _index(self) -> None:
         self._by_reference.clear()
         self._by_number.clear()
+        self.open.clear()
         for key in self.documents.keys("order"):
             order = self.documents.get("order", key)
             if order is not None:
                 self._by_reference[str(order.get("CustomersOrderReference", "")).lower()].add(key)
                 self._by_number[str(order["SalesOrderNumber"]).lower()].add(key)
+                self._note_open(key, order)
+
+    def _note_open(self, key: str, order: Doc) -> None:
+        (self.open.discard if order["SalesOrderStatus"] in ("Invoiced", "Canceled") else self.open.add)(key)
 
     def put(self, table: str, key: str, doc: Doc) -> Doc:
         """Store a document and give it a new version."""
@@ -297,14 +304,15 @@ class Office:
                 self._by_reference[str(before.get("CustomersOrderReference", "")).lower()].discard(key)
             self._by_reference[str(doc.get("CustomersOrderReference", "")).lower()].add(key)
             self._by_number[str(doc["SalesOrderNumber"]).lower()].add(key)
+            self._note_open(key, doc)
         return doc
 
     def remove(self, table: str, key: str) -> None:
         """Delete a document."""
         self._before.setdefault((table, key), self.documents.get(table, key))
         self.documents.delete(table, key)
-        self._by_number = defaultdict(set, {k: v - {key} for k, v in self._by_number.items()})
-        self._by_reference = defaultdict(set, {k: v - {key} for k, v in self._by_reference.items()})
+        if table == "order":
+            self._index()
 
     def next(self, sequence: str, start: int = 1) -> int:
         """Return the next number of a sequence; a rollback gives it back."""
@@ -384,6 +392,11 @@ class Office:
             **self._empty[name],
             **{field: value for field, value in doc.items() if field in fields},
         }
+
+    def part(self, name: str, doc: Doc, fields: Iterable[str]) -> Doc:
+        """Show only some fields of a document, as `row` would."""
+        empty = self._empty[name]
+        return {field: doc.get(field, empty[field]) for field in fields}
 
     def rows(self, name: str, where: Operand | None = None) -> Iterator[Doc]:
         """Yield the rows of an entity set, in no promised order; *where* only narrows down what is looked at."""
@@ -777,9 +790,9 @@ class Office:
                 f"Item '{item.number}' is blocked for 'Sales order'.",
                 "validateWrite failed on data source 'SalesLine (SalesLine)'.",
             )
+        self._place(kind, area, line["ShippingSiteId"], line.get("ShippingWarehouseId", ""))
         if not line["ShippingSiteId"]:
             raise Rejection(kind, "Inventory dimension Site is mandatory and must consequently be specified.")
-        self._place(kind, area, line["ShippingSiteId"], line.get("ShippingWarehouseId", ""))
         if dec(line["OrderedSalesQuantity"]) <= 0:
             raise Rejection(kind, "Field 'Quantity' must be greater than zero.")
         if dec(line["SalesPriceQuantity"]) <= 0:

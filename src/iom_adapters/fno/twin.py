@@ -26,8 +26,11 @@ from iom_adapters._odata import (
     FNO,
     BadQuery,
     EnumLiteral,
+    Operand,
     Resource,
     check_fields,
+    compile_filter,
+    fields_of,
     moment,
     parse_filter,
     parse_query,
@@ -322,13 +325,14 @@ class FnoTwin:
     def staff_step(self, *, confirm: bool = False) -> int:
         """Advance every open order one stage, pick → pack → invoice (*confirm*: that first); returns how many."""
         moved = 0
-        for order in self.orders():
+        with self._lock:
+            open_orders = [dict(self._documents.get("order", key) or {}) for key in sorted(self._office.open)]
+        for order in open_orders:
             number, area = str(order["SalesOrderNumber"]), str(order["dataAreaId"])
-            status = str(order["SalesOrderStatus"])
             with self._lock:
-                lines = self._office.lines(self._office.order(number, area)[1])
+                lines = self._office.lines(order)
             live = [line for line in lines if line["SalesOrderLineStatus"] != "Canceled"]
-            if not live or status in ("Invoiced", "Canceled"):
+            if not live:
                 continue
             wanted = [dec(line["OrderedSalesQuantity"]) - dec(line["_canceled"]) for line in live]
             if confirm and order["SalesOrderProcessingStatus"] == "Active":
@@ -530,11 +534,11 @@ class FnoTwin:
         check_fields(query, spec.fields)
         _check_enums(query.where, spec)
         across = request.param("cross-company").lower() == "true" or spec.name in _NO_COMPANY
-        found = [
-            row
-            for row in (self._shown(spec, doc) for doc in self._office.docs(spec.name, query.where))
-            if across or row["dataAreaId"].lower() == self.company
-        ]
+        docs = self._office.docs(spec.name, query.where)
+        chosen = docs if across else (doc for doc in docs if doc["dataAreaId"].lower() == self.company)
+        if query.where is not None:
+            chosen = self._matching(spec, chosen, query.where)
+        found = [self._shown(spec, doc) for doc in chosen]
         found.sort(key=lambda row: [str(row[key]) if spec.fields[key] == "S" else row[key] for key in spec.keys])
         rows, total = run_query(query, found, FNO)
         if counted:
@@ -551,6 +555,14 @@ class FnoTwin:
             text = "&".join(f"{quote(name, safe='$-')}={quote(value, safe='')}" for name, value in options)
             answer["@odata.nextLink"] = f"{_root(request)}/{spec.name}?{text}"
         return TwinResponse.of(200, answer, {"odata-version": "4.0"})
+
+    def _matching(self, spec: EntitySet, docs: Iterable[Doc], where: Operand) -> Iterator[Doc]:
+        """Yield the documents a filter holds for, without building whole rows of those it doesn't hold for."""
+        wanted = compile_filter(where, FNO)
+        names = fields_of(where)
+        for doc in docs:
+            if wanted(self._office.part(spec.name, doc, names)):
+                yield doc
 
     # --- $batch ----------------------------------------------------------------------------------------------
 

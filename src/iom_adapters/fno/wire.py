@@ -258,9 +258,10 @@ def text_of(row: Row, name: str, *, needed: bool = True) -> str:
 def number_of(row: Row, name: str) -> Decimal:
     """Read an exact number; raises `BadRow`."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not -(10**15) < value < 10**15:
+    number = Decimal(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else Decimal("NaN")
+    if not number.is_finite() or abs(number) >= 10**15:
         raise BadRow(f"$.{name}", f"a number is needed, not {value!r}"[:200])
-    return Decimal(value)
+    return number
 
 
 def when_of(row: Row, name: str) -> datetime | None:

@@ -77,7 +77,7 @@ _MAPPED = sa.select(mapping.c.internal).where(
 )
 
 
-def _ready(*, skipping: bool) -> sa.Select[tuple[int]]:
+def _ready(*, skipping: bool) -> sa.Select[int]:
     """Select what may be handed out: of each order the oldest due command, unless another one is out.
 
     Which command of an order is next depends on nothing but the outbox and the time: two runners that skip
@@ -242,7 +242,7 @@ class SqlUnit:
         return None if row is None else order_from_json(row[0])
 
     def find(self, system: System, external_id: str) -> OrderId | None:
-        """Return which order an outside system knows by *external_id*."""
+        """Return which order an outside system knows by *external_id*: its own number, or a fulfillment order's."""
         row = self._sql.find.first(self._connection, {"system": system, "external_id": external_id})
         return None if row is None else OrderId(row[0])
 
@@ -493,9 +493,10 @@ class SqlStore:
         The oldest go first. An order that has a command out gets no other one. A command whose lease ended is
         handed out again: its runner died. Commands for the providers in *skip* stay where they are.
         """
-        # Most polls find nothing, and looking takes no lock.
+        # Most polls find nothing: looking takes no lock, and an index says at once when all are put off.
         with self._read() as connection:
-            if limit < 1 or not self._ready(connection, now, 1, skip):
+            next_due = self._next_due(connection)
+            if limit < 1 or next_due is None or next_due > now or not self._ready(connection, now, 1, skip):
                 return ()
         with self._write() as connection:
             lease = {"now": now, "until": lease_until, "lessee": self._owner}
@@ -508,7 +509,7 @@ class SqlStore:
     def _ready(self, connection: sa.Connection, now: datetime, limit: int, skip: Collection[System]) -> list[int]:
         asked = {"now": now, "limit": limit}
         if skip:
-            return [int(row[0]) for row in connection.execute(_READY_SKIPPING, {**asked, "skip": tuple(skip)})]
+            return list(connection.scalars(_READY_SKIPPING, {**asked, "skip": tuple(skip)}))
         return [seq for (seq,) in self._sql.ready.all(connection, asked)]
 
     def postpone(self, command_key: str, until: datetime, why: str) -> None:
@@ -522,8 +523,11 @@ class SqlStore:
         The time may have passed long ago. For a command that is out, it is the end of its lease.
         """
         with self._read() as connection:
-            row = self._sql.next_due.first(connection, {})
-            return None if row is None else row[0]
+            return self._next_due(connection)
+
+    def _next_due(self, connection: sa.Connection) -> datetime | None:
+        row = self._sql.next_due.first(connection, {})
+        return None if row is None else row[0]
 
     def release_leases(self) -> int:
         """Make every command that this store's *owner* has out due at once, and return how many there were.

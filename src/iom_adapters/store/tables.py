@@ -21,7 +21,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Turn *value* to UTC; raises `ValueError` for a time without a zone."""
         if value is None or value.tzinfo is UTC:
             return value
@@ -29,7 +29,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
             raise ValueError(f"a time without a zone can't be stored: {value}")
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:
         """Give the instant its zone back."""
         if not isinstance(value, datetime):
             return None

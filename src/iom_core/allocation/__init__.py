@@ -1,7 +1,7 @@
 """Fulfillment optimization: which source ships which line.
 
-For now the simplest allocator that respects stock: a line goes whole to the first source, by priority, that can ship it,
-otherwise it is split over sources if together they can; otherwise it isn't sourced.
+For now the simplest allocator that respects stock: a line goes whole to the first source, by priority, that can ship
+it, otherwise it is split over sources if together they can; otherwise it isn't sourced.
 """
 
 from __future__ import annotations

@@ -458,7 +458,10 @@ class _Puller(Protocol):
 
 
 def _said(each: Message | Rejected) -> object:
-    return each.body if isinstance(each, Message) else (each.what, each.where)
+    """Return the fact: about which order, and what. Two orders may well say the same of their lines."""
+    if isinstance(each, Message):
+        return each.external_id, each.order_id, each.body
+    return each.external_id, each.what, each.where
 
 
 class _Pulls(Conformance, Generic[H]):
@@ -1440,6 +1443,27 @@ class OrderStoreConformance(Conformance):
         with harness.store.begin() as unit:
             assert unit.find(_FLEXE, "FX-7") == order.id
 
+    def test_a_number_of_another_order_is_a_conflict(self, harness: StoreHarness) -> None:
+        """Or its messages would lead to the wrong order; nothing of the second is kept."""
+        store, first = harness.store, sample_order()
+        theirs = ExternalId(_FLEXE, ev.FULFILLMENT_ORDER, first.fulfillment_orders[0].id, "FX-7")
+        with store.begin() as unit:
+            unit.save(first.with_(externals=(*first.externals, theirs)), None, (), ())
+        with pytest.raises(Conflict), store.begin() as unit:
+            unit.save(sample_order("BC-1002", external_id="1001"), None, (), (_command("C-1", "BC-1002"),))
+        assert store.load(OrderId("BC-1002")) is None
+        assert store.next_due() is None
+        second = sample_order("BC-1003", external_id="1003")
+        with store.begin() as unit:
+            unit.save(second, None, (), ())
+        with pytest.raises(Conflict), store.begin() as unit:
+            unit.save(_next(second, externals=(*second.externals, theirs)), second, (), ())
+        assert store.load(second.id) == second
+        with store.begin() as unit:
+            assert unit.find(System("bigcommerce"), "1001") == first.id
+            assert unit.find(System("bigcommerce"), "1003") == second.id
+            assert unit.find(_FLEXE, "FX-7") == first.id
+
     # messages, checkpoints, errors
 
     def test_a_message_waits_for_its_order(self, harness: StoreHarness) -> None:
@@ -1550,6 +1574,22 @@ class OrderStoreConformance(Conformance):
         self._fill(store, _command("C-1", "BC-1", "flexe"), _command("C-2", "BC-2", "sap"))
         assert self._due(store, skip=(_FLEXE,)) == ["C-2"]
         assert self._due(store) == ["C-1"]
+
+    def test_no_command_overtakes_one_for_a_busy_provider(self, harness: StoreHarness) -> None:
+        """What an order's next command waits for, its later ones wait for too; other orders don't."""
+        store = harness.store
+        self._fill(
+            store,
+            _command("C-1", "BC-1", "flexe"),
+            _command("C-2", "BC-1", "sap"),
+            _command("C-3", "BC-2", "sap"),
+        )
+        assert self._due(store, skip=(_FLEXE,)) == ["C-3"]
+        assert self._due(store, skip=(_FLEXE,)) == []
+        assert self._due(store) == ["C-1"]
+        with store.begin() as unit:
+            unit.finish("C-1")
+        assert self._due(store, skip=(_FLEXE,)) == ["C-2"]
 
     def test_it_says_when_the_next_command_is_due(self, harness: StoreHarness) -> None:
         """At once, at the end of a lease, or never; a time with its zone."""

@@ -1,7 +1,8 @@
 """In-memory implementations of every port: the reference model that other adapters are compared with.
 
-A fake keeps its promises exactly: writes are once per key, pulls are cumulative and repeatable, refusals are values. Each has
-a back door (plain attributes and methods such as `FakeErp.work`) that tests and the `World` use to play the outside.
+A fake keeps its promises exactly: writes are once per key, pulls are cumulative and repeatable, refusals are values.
+Each has a back door (plain attributes and methods such as `FakeErp.work`) that tests and the `World` use to play the
+outside.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from returns.result import Failure, Result, Success
 
 from iom_core import messages as msg
 from iom_core.messages import LineQuantity, Message, OrderDraft, Rejected
-from iom_core.order import Command, ErrorRecord, Happened, SalesOrder
+from iom_core.order import Command, ErrorRecord, Happened, OrderLine, SalesOrder
 from iom_core.outcome import Refused
 from iom_core.ports import (
     BillingRequest,
@@ -70,7 +71,10 @@ class MemoryStore:
             unit.commit()
 
     def due(self, now: datetime, limit: int, lease_until: datetime, skip: Collection[System] = ()) -> tuple[Due, ...]:
-        """Hand out commands that are due, one per order at a time, oldest first."""
+        """Hand out commands that are due, one per order at a time, oldest first.
+
+        An order whose next command is for a provider in *skip* gets no other one either.
+        """
         with self._lock:
             handed: list[Due] = []
             busy = {
@@ -81,13 +85,11 @@ class MemoryStore:
             for each in self._outbox.values():
                 if len(handed) >= limit:
                     break
-                if (
-                    each.command.order_id in busy
-                    or each.command.provider in skip
-                    or (each.due_at is not None and each.due_at > now)
-                ):
+                if each.command.order_id in busy or (each.due_at is not None and each.due_at > now):
                     continue
                 busy.add(each.command.order_id)
+                if each.command.provider in skip:
+                    continue
                 each.attempt += 1
                 each.first_at = each.first_at or now
                 each.leased_until = lease_until
@@ -145,15 +147,15 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 class MemoryUnit:
     """One transaction of a `MemoryStore`: reads see its own writes, `commit` applies them."""
 
-    __slots__ = ("_changes", "_checkpoints", "_externals", "_orders", "_seen", "_store", "_taken")
+    __slots__ = ("_changes", "_checkpoints", "_externals", "_orders", "_seen", "_store", "_waiting")
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._changes: list[Callable[[], object]] = []
         self._orders: dict[OrderId, SalesOrder] = {}
         self._seen: set[MessageId] = set()
-        self._externals: dict[tuple[System, str], OrderId] = {}
-        self._taken: list[Waiting] = []
+        self._externals: dict[tuple[System, str], OrderId | None] = {}
+        self._waiting: list[Waiting] | None = None
         self._checkpoints: dict[str, str] = {}
 
     def commit(self) -> None:
@@ -177,28 +179,35 @@ class MemoryUnit:
     def find(self, system: System, external_id: str) -> OrderId | None:
         """Return which order a system knows by that number."""
         key = (system, external_id)
-        return self._externals.get(key) or self._store._externals.get(key)
+        return self._externals[key] if key in self._externals else self._store._externals.get(key)
 
     def save(
         self, order: SalesOrder, before: SalesOrder | None, events: Sequence[Happened], commands: Sequence[Command]
     ) -> None:
-        """Save a changed order."""
+        """Save a changed order; an outside number that another order has is a `Conflict` too."""
         store, now = self._store, self.order(order.id)
         if (None if now is None else now.version) != (None if before is None else before.version):
             raise Conflict(f"order {order.id} is not at version {before and before.version} any more")
-        self._orders[order.id] = order
-        old = frozenset() if before is None else frozenset(before.externals)
-        fresh = {
-            (each.system, each.id): order.id
-            for each in order.externals
-            if each not in old and each.entity in ("order", "fulfillment order")
+        old = {} if before is None else _numbers(before)
+        new = old if before is not None and before.externals is order.externals else _numbers(order)
+        for key in new:
+            if self.find(*key) not in (None, order.id):
+                raise Conflict(f"{order.id} can't have the number {key[1]} in {key[0]}: it is another order's")
+        moved: dict[tuple[System, str], OrderId | None] = {
+            **{key: None for key in old if key not in new},
+            **{key: order.id for key in new if key not in old},
         }
-        self._externals.update(fresh)
+        self._orders[order.id] = order
+        self._externals.update(moved)
 
         def apply() -> None:
             store._orders[order.id] = order
             store._events.setdefault(order.id, []).extend(events)
-            store._externals.update(fresh)
+            for key, owner in moved.items():
+                if owner is None:
+                    store._externals.pop(key, None)
+                else:
+                    store._externals[key] = owner
             for each in commands:
                 store._outbox[each.key] = _Queued(each)
 
@@ -209,23 +218,27 @@ class MemoryUnit:
         self._changes.append(lambda: self._store._outbox.pop(command_key, None))
 
     def wait(self, message: Message, at: datetime) -> None:
-        """Keep a message that names an unknown order."""
-        self._changes.append(lambda: self._store._waiting.append(Waiting(message, at)))
+        """Keep a message that names an unknown order; the same message again changes nothing."""
+        if all(each.message.id != message.id for each in self._now_waiting()):
+            self._keep_waiting([*self._now_waiting(), Waiting(message, at)])
 
     def waiting(self, system: System, external_id: str) -> tuple[Waiting, ...]:
-        """Take out the messages that wait for this number."""
+        """Take out the messages that wait for this number, also those this unit let wait."""
         found = tuple(
             each
-            for each in self._store._waiting
-            if each.message.system == system and each.message.external_id == external_id and each not in self._taken
+            for each in self._now_waiting()
+            if each.message.system == system and each.message.external_id == external_id
         )
         if found:
-            self._taken += found
-            store = self._store
-            self._changes.append(
-                lambda: setattr(store, "_waiting", [each for each in store._waiting if each not in found])
-            )
+            self._keep_waiting([each for each in self._now_waiting() if each not in found])
         return found
+
+    def _now_waiting(self) -> list[Waiting]:
+        return self._store._waiting if self._waiting is None else self._waiting
+
+    def _keep_waiting(self, waiting: list[Waiting]) -> None:
+        self._waiting = waiting
+        self._changes.append(lambda: setattr(self._store, "_waiting", waiting))
 
     def checkpoint(self, puller: str) -> str:
         """Return where a puller stands."""
@@ -239,6 +252,11 @@ class MemoryUnit:
     def add_error(self, error: ErrorRecord) -> None:
         """Add to an error list; the same id again changes nothing."""
         self._changes.append(lambda: self._store._errors.setdefault(error.id, error))
+
+
+def _numbers(order: SalesOrder) -> dict[tuple[System, str], None]:
+    """Return the numbers by which outside systems name the order in their messages."""
+    return {(each.system, each.id): None for each in order.externals if each.entity in ("order", "fulfillment order")}
 
 
 @attrs.define
@@ -404,8 +422,7 @@ class FakeErp:
         number = self.by_reference.get(order.id) or f"{len(self.orders) + 1:06}"
         known = self.orders.setdefault(number, _ErpOrder(number, order.currency, {}, ships=self._ships(order)))
         self.by_reference[order.id] = number
-        shares = (order.shipping + order.handling - order.discount).split([each.total.amount for each in order.lines])
-        share_of = {line.id: share for line, share in zip(order.lines, shares)}
+        costs = _costs(order)
         errors: list[tuple[str, str]] = []
         for line in passing:
             if line.product in self.blocked:
@@ -415,7 +432,7 @@ class FakeErp:
                     f"LOT-{number}-{line.id}",
                     line.product,
                     line.quantity,
-                    line.total + share_of[line.id],
+                    costs[line.id],
                     str(line.warehouse),
                 )
         self._goods_left(known, order)
@@ -431,7 +448,7 @@ class FakeErp:
         if not known.ships:
             for line_id, each in known.lines.items():
                 line = order.line(line_id)
-                each.shipped = each.quantity if line is not None and line.digital else order.shipped(line_id)
+                each.shipped = order.shipped(line_id) if line is None else _left(order, line)
 
     def bill(self, request: BillingRequest) -> Result[Receipt, Refused]:
         """Nothing to ask for: what was shipped is invoiced by its own people."""
@@ -444,11 +461,12 @@ class FakeErp:
 
     def read(self, external_id: str, now: datetime) -> tuple[Message | Rejected, ...]:
         """Read one order's messages again."""
+        self.failures.strike()
         return tuple(each for each in self.feed.sent if each.external_id == external_id)
 
     def translate(self, headers: Mapping[str, str], body: bytes) -> Result[tuple[str, ...], Refused]:
-        """Take the body for an order's number."""
-        return Success((body.decode("utf-8", "replace"),))
+        """Refuse every delivery: this ERP sends none."""
+        return Failure(Refused("no-notifications", "this system sends no notifications", "$", self.system))
 
     # the back door
 
@@ -474,7 +492,7 @@ class FakeErp:
         self.feed.say("new", number, msg.NewOrder(draft), at)
 
     def work(self, now: datetime) -> int:
-        """Let its people do one step on every order: pick, then pack and deliver, then invoice; returns how many moved."""
+        """Let its people do one step on every order: pick, pack and deliver, invoice; returns how many moved."""
         return sum(
             self._step(order, now) for order in list(self.orders.values()) if order.confirmed and not order.canceled
         )
@@ -507,8 +525,8 @@ class FakeErp:
             total = Money.zero(order.currency)
             for each in lines:
                 if each.shipped > each.invoiced:
-                    before, after = _due(each, each.invoiced), _due(each, each.shipped)
-                    total += after - before
+                    total += _part(each.amount, each.quantity, each.shipped)
+                    total -= _part(each.amount, each.quantity, each.invoiced)
                     each.invoiced = each.shipped
             numbers = self.invoices.setdefault(order.number, [])
             number = f"INV-{order.number}-{len(numbers) + 1}"
@@ -523,13 +541,20 @@ class FakeErp:
         self.feed.say("canceled", number, msg.Canceled(), now)
 
 
-def _due(line: _ErpLine, quantity: Decimal) -> Money:
-    """Return what *quantity* of a line costs; the last unit takes the rounding."""
-    return (
-        line.amount
-        if quantity == line.quantity
-        else Money.rounded(line.amount.amount * quantity / line.quantity, line.amount.currency)
-    )
+def _costs(order: SalesOrder) -> dict[str, Money]:
+    """Return what each line costs with its share of shipping, handling and discount; together the order's total."""
+    shares = (order.shipping + order.handling - order.discount).split([each.total.amount for each in order.lines])
+    return {line.id: line.total + share for line, share in zip(order.lines, shares)}
+
+
+def _part(amount: Money, whole: Decimal, quantity: Decimal) -> Money:
+    """Return what *quantity* of a line costs that is *amount* as a *whole*; the last unit takes the rounding."""
+    return amount if quantity == whole else Money.rounded(amount.amount * quantity / whole, amount.currency)
+
+
+def _left(order: SalesOrder, line: OrderLine) -> Decimal:
+    """Return how much of a line has left; nobody ships what is digital."""
+    return line.quantity if line.digital else order.shipped(line.id)
 
 
 def _filtered(order: SalesOrder) -> Refused | None:
@@ -577,6 +602,7 @@ class FakeFulfiller:
         if self.shipments.get(name):
             return Failure(Refused("shipped", f"{name} has shipped", "$", self.system))
         self.canceled.add(name)
+        self.failures.lose()
         return Success(Receipt(f"FX-{name}"))
 
     def pull(self, checkpoint: str, now: datetime) -> Pulled:
@@ -588,6 +614,8 @@ class FakeFulfiller:
         """Ship one parcel of every order that has something left; returns how many moved."""
         moved = 0
         for name, lines in self.placed.items():
+            if name in self.canceled:
+                continue
             left = self.shipped.setdefault(name, dict.fromkeys(lines, Decimal(0)))
             parts = []
             for line, wanted in lines.items():
@@ -595,7 +623,7 @@ class FakeFulfiller:
                 if share > 0:
                     left[line] += share
                     parts.append(LineQuantity(line, share))
-            if not parts or name in self.canceled:
+            if not parts:
                 continue
             parcels = self.shipments.setdefault(name, [])
             parcel = f"{name}-P{len(parcels) + 1}"
@@ -608,19 +636,23 @@ class FakeFulfiller:
 
 
 class FakeLedger:
-    """A `Ledger`: an SAP that invoices what it is asked to. `work` posts the invoices."""
+    """A `Ledger`: an SAP that invoices what it is asked to, as far as it has shipped. `work` posts the invoices."""
 
     def __init__(self, system: str = "sap") -> None:
         self.system = System(system)
         self.feed = _Feed(self.system)
         self.asked: dict[str, BillingRequest] = {}
-        self.invoices: dict[str, str] = {}
+        """Requests by their keys, with the order as it was then."""
+        self.invoices: dict[str, list[str]] = {}
+        """Numbers of the posted invoices, per order (our id)."""
         self.failures = Failures()
+        self._answered: set[str] = set()
+        self._billed: dict[tuple[str, str], Decimal] = {}
 
     def bill(self, request: BillingRequest) -> Result[Receipt, Refused]:
-        """Take a request, once per order."""
+        """Take a request, once per key."""
         self.failures.strike()
-        self.asked.setdefault(request.order.id, request)
+        self.asked.setdefault(request.key, request)
         self.failures.lose()
         return Success(Receipt(f"SAP-{request.order.id}", (), (), "billing document requested"))
 
@@ -630,18 +662,28 @@ class FakeLedger:
         return self.feed.pull(checkpoint)
 
     def work(self, now: datetime) -> int:
-        """Post one invoice per request; returns how many were posted."""
-        moved = 0
-        for order_id, request in self.asked.items():
-            if order_id not in self.invoices:
-                number = f"9{len(self.invoices):07}"
-                self.invoices[order_id] = number
-                lines = tuple(LineQuantity(line.id, line.quantity) for line in request.order.lines if line.quantity > 0)
-                self.feed.say(
-                    f"invoice/{number}", f"SAP-{order_id}", msg.Invoiced(number, lines, request.order.total, now), now
-                )
-                moved += 1
-        return moved
+        """Post one invoice per request over what has shipped and isn't invoiced; returns how many were posted."""
+        fresh = [request for key, request in self.asked.items() if key not in self._answered]
+        self._answered.update(self.asked)
+        return sum(self._post(request, now) for request in fresh)
+
+    def _post(self, request: BillingRequest, now: datetime) -> int:
+        order, costs = request.order, _costs(request.order)
+        lines: list[LineQuantity] = []
+        total = Money.zero(order.currency)
+        for line in order.lines:
+            before, after = self._billed.get((order.id, line.id), Decimal(0)), _left(order, line)
+            if after > before and (not request.lines or line.id in request.lines):
+                lines.append(LineQuantity(line.id, after - before))
+                total += _part(costs[line.id], line.ordered.amount, after)
+                total -= _part(costs[line.id], line.ordered.amount, before)
+                self._billed[order.id, line.id] = after
+        if not lines:
+            return 0
+        number = f"9{sum(map(len, self.invoices.values())):07}"
+        self.invoices.setdefault(order.id, []).append(number)
+        self.feed.say(f"invoice/{number}", f"SAP-{order.id}", msg.Invoiced(number, tuple(lines), total, now), now)
+        return 1
 
 
 class FakeInventory:

@@ -233,7 +233,7 @@ class LedgerBooks(Line):
 
     def invoices(self, order_id: str) -> int:
         """Return how many invoices there are of an order."""
-        return int(order_id in self.ledger.invoices)
+        return len(self.ledger.invoices.get(order_id, ()))
 
 
 class ErpBooks(Line):

@@ -86,7 +86,7 @@ class SnailTwin:
             }
         )
 
-    def ship_part(self, fulfillment_order: str) -> bool:  # noqa: ARG002 - never, whatever the order
+    def ship_part(self, fulfillment_order: str) -> bool:
         """Say that Snail doesn't do that."""
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,12 @@ import sqlalchemy as sa
 
 HEAD: Final = "0001"
 """The newest version. A database that says so needs no migration, and opening it doesn't import Alembic."""
+
+_LOCK: Final = 0x696F6D
+"""The number that PostgreSQL's advisory lock for migrations goes by."""
+
+_one_at_a_time = threading.Lock()
+"""Alembic keeps what it is doing in a global of the process."""
 
 
 def version(connection: sa.Connection) -> str | None:
@@ -20,7 +27,13 @@ def version(connection: sa.Connection) -> str | None:
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Bring the database to `HEAD` inside the transaction of *connection*; does nothing when it is there."""
+    """Bring the database to `HEAD` inside the transaction of *connection*; does nothing when it is there.
+
+    Whoever comes while another one migrates waits, and finds it done: SQLite's write lock sees to that, and on
+    PostgreSQL a lock of our own.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
     if version(connection) == HEAD:
         return
     from alembic import command
@@ -29,7 +42,8 @@ def upgrade(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _one_at_a_time:
+        command.upgrade(config, "head")
 
 
 def unknown_version() -> type[Exception]:
