@@ -27,7 +27,7 @@ from iom_adapters.bigcommerce import samples
 from iom_adapters.bigcommerce.adapter import BigCommerce
 from iom_adapters.bigcommerce.adapter import connect as connect_bigcommerce
 from iom_adapters.bigcommerce.twin import BigCommerceTwin, Webhooks
-from iom_adapters.engine.local import ActionLimits, LocalEngine
+from iom_adapters.engine.local import LocalEngine
 from iom_adapters.fno import Fno
 from iom_adapters.fno import connect as connect_fno
 from iom_adapters.fno.office import Item
@@ -42,6 +42,7 @@ from iom_core.mapping import IdMapping, MappingRow
 from iom_core.orchestrator import Orchestrator
 from iom_core.order import SalesOrder
 from iom_core.ports import OrderStore
+from iom_core.retry import ActionLimits
 from iom_core.scenarios import Scenario
 from iom_core.testing import World
 from iom_core.values import System

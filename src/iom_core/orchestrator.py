@@ -266,10 +266,14 @@ class Orchestrator:
 
     def settle(self, command: Command, outcome: ActionDone | ActionFailed, at: datetime) -> None:
         """Decide on a command's outcome and take the command out of the outbox, in one transaction."""
-        message = Message(
-            MessageId(f"{command.key}!{command.attempt}"), command.provider, outcome, at, order_id=command.order_id
-        )
-        self.handle(message, finishes=command.key)
+        message_id = MessageId(f"{command.key}!{command.attempt}")
+        message = Message(message_id, command.provider, outcome, at, order_id=command.order_id)
+        handled = self.handle(message, finishes=command.key)
+        if failed(handled):
+            # Nothing can be made of the outcome: it is listed, and the command doesn't come again.
+            with self.store.begin() as unit:
+                unit.finish(command.key)
+                unit.add_error(rejection(message, handled.failure()))
 
     def run_job(self, job: str, event: str, orders: Iterable[SalesOrder], run: str) -> int:
         """Raise a job's event on *orders*; *run* names this run, so that repeating it changes nothing.

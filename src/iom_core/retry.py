@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 import attrs
@@ -11,16 +12,36 @@ from iom_core.flow import ActionDefinition
 
 
 @attrs.frozen
+class ActionLimits:
+    """How long a provider action is tried before it fails as unavailable: whichever limit is reached first."""
+
+    max_attempts: int = 8
+    timeout: timedelta = timedelta(minutes=30)
+    """Since the first attempt."""
+
+    @classmethod
+    def of(cls, definition: ActionDefinition) -> ActionLimits:
+        """Take the limits of a provider action's definition."""
+        return cls(definition.max_attempts, timedelta(minutes=definition.timeout_minutes))
+
+
+@attrs.frozen
 class Backoff:
-    """Exponential back-off with full jitter: attempt *n* waits up to ``first * 2^(n-1)`` seconds, at most *longest*."""
+    """How long to wait after the n-th failure: between nothing and *first* · 2ⁿ⁻¹ seconds, at most *longest*.
+
+    The whole span is drawn from ("full jitter"), so that what failed together doesn't come back together.
+    """
 
     first: float = 1.0
     longest: float = 300.0
 
-    def seconds(self, attempt: int, chance: float) -> float:
-        """Return the wait after *attempt* tries; *chance* in [0, 1] is the jitter."""
-        ceiling = min(self.longest, self.first * 2.0 ** min(attempt - 1, 30))
-        return ceiling * (0.5 + chance / 2)
+    def ceiling(self, failures: int) -> float:
+        """Return the longest wait in seconds after so many failures in a row, from 1."""
+        return min(self.longest, self.first * 2.0 ** min(failures - 1, 60))
+
+    def wait(self, failures: int, chance: float) -> float:
+        """Return the wait in seconds after so many failures in a row, from 1; *chance* is drawn from [0, 1]."""
+        return self.ceiling(failures) * chance
 
 
 def next_try(
@@ -28,17 +49,23 @@ def next_try(
     attempt: int,
     first_at: datetime,
     now: datetime,
-    definition: ActionDefinition,
+    limits: ActionLimits,
     chance: float,
     backoff: Backoff = Backoff(),
 ) -> datetime | None:
     """Return when a failed call should be repeated, or ``None`` when it should not.
 
-    Only what is unavailable is tried again, as the provider asks (*retry_after*) or backing off, within the action's
-    attempts and timeout. A payload or a configuration that is wrong stays wrong.
+    Only what is unavailable is tried again, within the action's attempts and timeout: not before the time the provider
+    asked for (*retry_after*), otherwise backing off. A payload or a configuration that is wrong stays wrong.
     """
-    if not isinstance(fault, Unavailable) or attempt >= definition.max_attempts:
+    left = (first_at + limits.timeout - now).total_seconds()
+    if not isinstance(fault, Unavailable) or attempt >= limits.max_attempts or left <= 0:
         return None
-    wait = fault.retry_after if fault.retry_after is not None else backoff.seconds(attempt, chance)
-    at = now + timedelta(seconds=wait)
-    return None if at > first_at + timedelta(minutes=definition.timeout_minutes) else at
+    asked = fault.retry_after
+    if asked is None or not math.isfinite(asked):
+        # The last attempt may be at the very end, but there is one.
+        return now + timedelta(seconds=min(backoff.wait(attempt, chance), left))
+    if asked > left:
+        return None
+    # A little after it, each at another moment.
+    return now + timedelta(seconds=max(0.0, asked) + backoff.wait(1, chance))

@@ -13,8 +13,9 @@ import httpx
 from iom_adapters._twin import transport
 from iom_adapters.fno import Fno, connect
 from iom_adapters.fno.twin import FnoTwin
+from iom_core.lifecycle import Status
 from iom_core.messages import Message, Rejected
-from iom_core.order import OrderLine, SalesOrder, Status
+from iom_core.order import OrderLine, SalesOrder
 from iom_core.ports import ErpRequest
 from iom_core.values import Address, CompanyId, LineId, Money, OrderId, ProductId, Quantity, System
 

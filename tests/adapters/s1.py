@@ -16,7 +16,7 @@ from iom_adapters.bigcommerce import connect as connect_bigcommerce
 from iom_adapters.bigcommerce import samples
 from iom_adapters.bigcommerce.twin import BigCommerceTwin, Webhooks
 from iom_adapters.demo import CUSTOM, mapping
-from iom_adapters.engine.local import ActionLimits, LocalEngine
+from iom_adapters.engine.local import LocalEngine
 from iom_adapters.fno import connect as connect_fno
 from iom_adapters.fno.office import Item
 from iom_adapters.fno.twin import FnoTwin
@@ -28,6 +28,7 @@ from iom_core.flow import FlowStatus
 from iom_core.orchestrator import Orchestrator
 from iom_core.order import SalesOrder
 from iom_core.ports import OrderStore
+from iom_core.retry import ActionLimits
 from iom_core.testing import MemoryStore, VirtualClock
 from iom_core.testing.world import START
 from iom_core.values import System

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import httpx
@@ -261,7 +261,7 @@ class TestFaults:
 
 
 class TestSettings:
-    good = {"base_url": "https://fno.test", "client_id": "iom", "client_secret": "hush", "tenant": "t"}
+    good: ClassVar = {"base_url": "https://fno.test", "client_id": "iom", "client_secret": "hush", "tenant": "t"}
 
     def test_secrets_are_not_shown(self) -> None:
         config = FnoConfig.of({**self.good, "webhook_secret": "hook-secret"})
@@ -343,14 +343,15 @@ class TestPulling:
         lots = [each["InventoryLotId"] for each in env.twin.lines(number)]
         place = ""
         said: list[Message | Rejected] = []
-        for work in (
+        steps: list[Callable[[], object]] = [
             lambda: env.twin.pick(number, {"1": 1}),
             lambda: env.twin.pick(number, {"1": 2}),
             lambda: env.twin.pack(number, {"1": 3}, tracking=[("T2", ""), ("T1", "https://track.example/T1")]),
             lambda: env.twin.invoice(number),
             lambda: env.twin.pack(number),
             lambda: env.twin.invoice(number),
-        ):
+        ]
+        for work in steps:
             work()
             messages, place = env.pull(place)
             said += messages
@@ -514,13 +515,14 @@ class TestWithoutBiEntities:
         lots = [each["InventoryLotId"] for each in env.twin.lines(number)]
         place = ""
         said: list[Message | Rejected] = []
-        for work in (
+        steps: list[Callable[[], object]] = [
             lambda: env.twin.pick(number),
             lambda: env.twin.pack(number, {"1": 1}),
             lambda: env.twin.pack(number, {"1": 1}),
             lambda: env.twin.pack(number),
             lambda: env.twin.invoice(number),
-        ):
+        ]
+        for work in steps:
             work()
             messages, place = env.pull(place)
             said += messages
@@ -547,7 +549,8 @@ def spoil(env: Environment, entity_set: str, change: Callable[[Body], Any]) -> N
 
     def row(name: str, doc: Body) -> Body:
         shown = show(name, doc)
-        if name == entity_set and left and not left.clear():
+        if name == entity_set and left:
+            left.clear()
             change(shown)
         return shown
 
@@ -601,7 +604,7 @@ class TestBadRows:
 
 
 class TestBusinessEvents:
-    secret = {"X-Iom-Secret": "hook-secret"}
+    secret: ClassVar = {"X-Iom-Secret": "hook-secret"}
 
     def test_an_invoice_event_hints_at_its_order(self, env: Environment) -> None:
         sent: list[bytes] = []

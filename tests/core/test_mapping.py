@@ -19,7 +19,7 @@ from iom_core.errors import Fault, Misconfigured, Misunderstood, Unavailable
 from iom_core.flow import ActionDefinition, Effect
 from iom_core.mapping import TABLES, IdMapping, MappingRow
 from iom_core.outcome import failed
-from iom_core.retry import Backoff, next_try
+from iom_core.retry import ActionLimits, Backoff, next_try
 from iom_core.values import ProductId, Quantity, SourceId
 
 from .examples import FNO, NOW, SHOP, draft, validated
@@ -96,28 +96,28 @@ def test_an_order_is_translated_as_a_whole_or_not_at_all() -> None:
 
 # -- retrying ----------------------------------------------------------------------------------------------------------
 
-ACTION = ActionDefinition("send", Effect.SEND, max_attempts=5, timeout_minutes=10)
+LIMITS = ActionLimits.of(ActionDefinition("send", Effect.SEND, max_attempts=5, timeout_minutes=10))
 
 
 @pytest.mark.parametrize("fault", [Misunderstood("x", "y"), Misconfigured("x", "y"), Fault("x", "y")])
 def test_what_is_wrong_stays_wrong(fault: Fault) -> None:
-    assert next_try(fault, 1, NOW, NOW, ACTION, 0.5) is None
+    assert next_try(fault, 1, NOW, NOW, LIMITS, 0.5) is None
 
 
 def test_what_is_unavailable_is_tried_again_within_attempts_and_timeout() -> None:
     down = Unavailable("x", "down")
-    assert next_try(down, 1, NOW, NOW, ACTION, 1.0) == NOW + timedelta(seconds=1)
-    assert next_try(down, 4, NOW, NOW, ACTION, 1.0) == NOW + timedelta(seconds=8)
-    assert next_try(down, 5, NOW, NOW, ACTION, 1.0) is None
-    assert next_try(Unavailable("x", "busy", 90), 1, NOW, NOW, ACTION, 0) == NOW + timedelta(seconds=90)
-    assert next_try(down, 1, NOW, NOW + timedelta(minutes=10), ACTION, 1.0) is None
+    assert next_try(down, 1, NOW, NOW, LIMITS, 1.0) == NOW + timedelta(seconds=1)
+    assert next_try(down, 4, NOW, NOW, LIMITS, 1.0) == NOW + timedelta(seconds=8)
+    assert next_try(down, 5, NOW, NOW, LIMITS, 1.0) is None
+    assert next_try(Unavailable("x", "busy", 90), 1, NOW, NOW, LIMITS, 0) == NOW + timedelta(seconds=90)
+    assert next_try(down, 1, NOW, NOW + timedelta(minutes=10), LIMITS, 1.0) is None
 
 
 @given(attempt=st.integers(1, 10_000), chance=st.floats(0, 1))
-def test_backing_off_never_waits_longer_than_the_longest_nor_not_at_all(attempt: int, chance: float) -> None:
-    wait = Backoff(first=2, longest=60).seconds(attempt, chance)
-    assert 0 < wait <= 60
-    assert wait <= Backoff(first=2, longest=60).seconds(attempt + 1, 1.0)
+def test_backing_off_never_waits_longer_than_the_longest(attempt: int, chance: float) -> None:
+    wait = Backoff(first=2, longest=60).wait(attempt, chance)
+    assert 0 <= wait <= 60
+    assert wait <= Backoff(first=2, longest=60).wait(attempt + 1, 1.0)
 
 
 def test_a_fault_keeps_what_it_says_when_it_crosses_a_process() -> None:

@@ -1,11 +1,10 @@
 """The local engine: worker threads of one process that drain the outbox, and a thread for each schedule.
 
-The retry policy of the library is here and nowhere else, and it reads only what kind of fault was raised.
+The engine runs and waits; when to try again is decided by `iom_core.retry`, from the kind of fault alone.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import threading
@@ -16,14 +15,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
-import attrs
-
 from iom_adapters._clock import Clock, utc_now
 from iom_core.errors import Misconfigured, Misunderstood, Unavailable
-from iom_core.flow import ActionDefinition
 from iom_core.messages import ActionDone, ActionFailed
 from iom_core.order import Command, SalesOrder
 from iom_core.ports import Conflict, Due
+from iom_core.retry import ActionLimits, Backoff, next_try
 from iom_core.values import OrderId, System
 
 
@@ -75,39 +72,6 @@ class Leases(Protocol):
         ...
 
 
-@attrs.frozen
-class ActionLimits:
-    """How long a provider action is tried before it fails as unavailable: whichever limit is reached first."""
-
-    max_attempts: int = 8
-    timeout: timedelta = timedelta(minutes=30)
-    """Since the first attempt."""
-
-    @classmethod
-    def of(cls, definition: ActionDefinition) -> ActionLimits:
-        """Take the limits of a provider action's definition."""
-        return cls(definition.max_attempts, timedelta(minutes=definition.timeout_minutes))
-
-
-@attrs.frozen
-class Backoff:
-    """How long to wait after the n-th failure: between nothing and *first* · 2ⁿ⁻¹ seconds, at most *longest*.
-
-    The whole span is drawn from ("full jitter"), so that what failed together doesn't come back together.
-    """
-
-    first: float = 1.0
-    longest: float = 300.0
-
-    def ceiling(self, failures: int) -> float:
-        """Return the longest wait in seconds after so many failures in a row, from 1."""
-        return min(self.longest, self.first * 2.0 ** min(failures - 1, 60))
-
-    def wait(self, failures: int, chance: random.Random) -> float:
-        """Draw how many seconds to wait after so many failures in a row, from 1."""
-        return chance.uniform(0.0, self.ceiling(failures))
-
-
 Report = Callable[[str, BaseException], None]
 """Hears what went wrong and nobody else is told: what was going on, and the exception."""
 
@@ -147,7 +111,7 @@ class LocalEngine:
         workers: int = 4,
         per_provider: int | None = None,
         clock: Clock = utc_now,
-        backoff: Backoff = Backoff(),
+        backoff: Backoff = Backoff(),  # noqa: B008 - frozen
         lease_for: timedelta = timedelta(seconds=60),
         poll: float = 1.0,
         report: Report = _tell_nobody,
@@ -326,7 +290,8 @@ class LocalEngine:
                 self._settle(due, outcome)
         except Exception as broken:  # noqa: BLE001 - one command must not end the worker
             self._report(f"running {due.command.key}", broken)
-            self._give_back(due, self._backoff.ceiling(due.attempt), _say(broken))
+            pause = timedelta(seconds=self._backoff.ceiling(due.attempt))
+            self._give_back(due, self._clock() + pause, _say(broken))
         finally:
             with self._change:
                 self._running.pop(due.command.key, None)
@@ -356,25 +321,16 @@ class LocalEngine:
 
     def _try_again(self, due: Due, limits: ActionLimits, fault: Unavailable) -> ActionFailed | None:
         """Give the command back for another attempt, or give up."""
-        left = (due.first_at + limits.timeout - self._clock()).total_seconds()
-        asked = fault.retry_after
-        if asked is not None and math.isfinite(asked):
-            # Not before the time they asked for; a little after it, each at another moment.
-            wait = max(0.0, asked) + self._backoff.wait(1, self._chance)
-            too_late = asked > left
-        else:
-            # The last attempt may be at the very end, but there is one.
-            wait = min(self._backoff.wait(due.attempt, self._chance), max(left, 0.0))
-            too_late = False
-        if due.attempt >= limits.max_attempts or left <= 0 or too_late:
+        again = next_try(fault, due.attempt, due.first_at, self._clock(), limits, self._chance.random(), self._backoff)
+        if again is None:
             tries = f"{due.attempt} attempt{'' if due.attempt == 1 else 's'}"
             return ActionFailed(due.command.key, "unavailable", f"{fault} (gave up after {tries})")
-        self._give_back(due, wait, str(fault))
+        self._give_back(due, again, str(fault))
         return None
 
-    def _give_back(self, due: Due, seconds: float, why: str) -> None:
+    def _give_back(self, due: Due, until: datetime, why: str) -> None:
         try:
-            self._store.postpone(due.command.key, self._clock() + timedelta(seconds=seconds), why)
+            self._store.postpone(due.command.key, until, why)
         except Exception as broken:  # noqa: BLE001 - the end of the lease gives it back as well
             self._report(f"postponing {due.command.key}", broken)
 

@@ -154,10 +154,10 @@ class FnoConfig:
 class _Place:
     """Where a puller stands: which stream, and from which day on within it. A round goes through all streams from
     *since* on; the next one starts before the day this one *began*, however long it takes. *serial* makes every
-    checkpoint different from the one before, so that one that comes back shows what was taken over.
+    checkpoint different from all others, so that one that comes back shows which answer was taken over.
     """
 
-    serial: int
+    serial: str
     stream: int
     start: date
     since: date
@@ -185,6 +185,7 @@ class Fno:
         self._tell = Teller(config.system)
         self._lock = threading.Lock()
         self._told: dict[int, set[str]] = {}
+        self._pulls = 0
         self._pending: tuple[str, int, set[str]] | None = None
         # Picks first and invoices last, as they happen.
         shipping = (self._picks, self._slips) if config.bi_entities else (self._progress,)
@@ -421,9 +422,10 @@ class Fno:
             following = attrs.evolve(place, stream=place.stream + 1, start=place.since)
         else:
             start = place.began - self.config.overlap
-            following = _Place(0, 0, start, start, today)
-        after = attrs.evolve(following, serial=place.serial + 1).write()
+            following = _Place("", 0, start, start, today)
         with self._lock:
+            self._pulls += 1
+            after = attrs.evolve(following, serial=f"{now.isoformat()}/{self._pulls}").write()
             if last and place.start == place.since and place.stream in self._told:
                 self._told[place.stream] &= keys  # forget what is older than the window
             self._pending = (after, place.stream, keys)
@@ -432,10 +434,10 @@ class Fno:
     def _place(self, checkpoint: str, now: datetime) -> _Place:
         if not checkpoint:
             start = now.date() - self.config.horizon
-            return _Place(0, 0, start, start, now.date())
+            return _Place("", 0, start, start, now.date())
         try:
             version, serial, stream, *days = json.loads(checkpoint)
-            place = _Place(int(serial), int(stream), *map(date.fromisoformat, days))
+            place = _Place(str(serial), int(stream), *map(date.fromisoformat, days))
         except (ValueError, TypeError) as broken:
             raise Misconfigured(str(self.system), "the checkpoint was not written by this adapter") from broken
         if version != 1 or not 0 <= place.stream < len(self._streams):

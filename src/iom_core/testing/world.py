@@ -21,7 +21,7 @@ from iom_core.order import Command, SalesOrder
 from iom_core.policies import Policy
 from iom_core.ports import OrderStore
 from iom_core.providers import Provider
-from iom_core.retry import next_try
+from iom_core.retry import ActionLimits, next_try
 from iom_core.scenarios import Scenario
 from iom_core.testing.fakes import (
     FakeChannel,
@@ -195,7 +195,7 @@ class World:
             outcome = self.orchestrator.perform(command, order)
         except Fault as fault:
             definition = self.orchestrator.definition(command) or ActionDefinition(command.action, Effect.TELL)
-            again = next_try(fault, attempt, first_at, now, definition, 0.5)
+            again = next_try(fault, attempt, first_at, now, ActionLimits.of(definition), 0.5)
             if again is not None:
                 self.store.postpone(key, again, fault.what)
                 return
