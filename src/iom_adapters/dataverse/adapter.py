@@ -106,8 +106,12 @@ class DualWriteOrders:
         Header and lines are written not ready to sync (a new header would be ready, and leave alone); then the header
         is made ready, then each line. A refused header refuses the whole; a refused line gets the text as its Sync
         Error and in ``Receipt.line_errors``. Line numbers of the receipt are sequence numbers.
+
+        Of an order that F&O created itself, only our status is written (see `Settings.status_column`).
         """
         order = request.order
+        if order.channel == self.system:
+            return self._tell_status(order)
         allowed = sendable(order, request.lines, self.settings, self.system)
         if failed(allowed):
             return allowed
@@ -138,6 +142,22 @@ class DualWriteOrders:
                 line_errors=tuple(errors.items()),
             )
         )
+
+    def _tell_status(self, order: SalesOrder) -> Result[Receipt, Refused]:
+        """Write our state and reason on the row of an order that came from F&O."""
+        number, column = order.external(self.system) or "", self.settings.status_column
+        if not column:
+            return Success(Receipt(number, details="status_column is not set: the status was not written"))
+        companies = self._find("cdm_companies", "cdm_companycode", [str(order.company)])
+        company = companies.get(str(order.company), "")
+        rows = self._find("salesorders", "msdyn_salesordernumber", [number], company) if company else {}
+        if number not in rows:
+            return _missing("sales order", number, "$")
+        text = f"{order.status.state} / {order.status.reason}"
+        said = self._batch([_update("salesorders", rows[number], {column: text})])[0]
+        if said.refusal:
+            return Failure(Refused("status-refused", said.refusal, "$.status", "dual-write"))
+        return Success(Receipt(number, details=f"{column} = {text}"))
 
     def _references(self, order: SalesOrder, wanted: Sendable) -> Result[_References, Refused]:
         """Find the rows that the order points to."""
@@ -584,6 +604,7 @@ class _References:
 
 
 _ID_COLUMNS: Final[Mapping[str, str]] = {
+    "salesorders": "salesorderid",
     "cdm_companies": "cdm_companyid",
     "transactioncurrencies": "transactioncurrencyid",
     "accounts": "accountid",

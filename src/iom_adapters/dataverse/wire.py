@@ -68,9 +68,11 @@ class Settings:
     country value map (ISO code to Dataverse's text) where both systems' maps have been extended alike.
     *prices_include_tax* is written on each header, *origin* is a sales order origin code.
 
-    Uncertain in any organization, hence choices: *sync_error_column* (the line's Sync Error, ``""``: none),
-    *shipped_column* (a running total shipped; the maps of order orchestration write none, ``""`` trusts the line status
-    alone), *navigation* (navigation properties by column, where the organization's metadata should not be asked).
+    Uncertain in any organization, hence choices: *status_column* (where our state and reason go on the row of an order
+    that F&O created; no public table has one, so ``""`` writes nothing), *sync_error_column* (the line's Sync Error,
+    ``""``: none), *shipped_column* (a running total shipped; the maps of order orchestration write none, ``""`` trusts
+    the line status alone), *navigation* (navigation properties by column, where the organization's metadata should not
+    be asked).
     """
 
     number_prefix: str = ""
@@ -83,6 +85,7 @@ class Settings:
     prices_include_tax: bool = True
     origin: str = ""
     excluded_reasons: tuple[str, ...] = ()
+    status_column: str = ""
     sync_error_column: str = "msdyn_syncerror"
     shipped_column: str = "quantityshipped"
     navigation: Mapping[str, str] = attrs.field(factory=dict)
