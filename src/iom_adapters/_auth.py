@@ -48,7 +48,8 @@ class ClientCredentials:
 
     *token_url* is the whole address (Entra: ``https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token``;
     AD FS: ``https://{host}/adfs/oauth2/token``), *scope* for Entra (``https://{resource}/.default``), *resource*
-    for AD FS. Source: fno.md section 2.
+    for AD FS. *basic* sends id and secret as a basic ``Authorization`` header instead of in the form (SAP).
+    Sources: fno.md section 2, sap.md section 2.
     """
 
     system: str
@@ -60,6 +61,7 @@ class ClientCredentials:
     client: httpx.Client = attrs.field(factory=httpx.Client, repr=False)
     clock: Clock = utc_now
     margin: timedelta = timedelta(minutes=2)
+    basic: bool = False
     _token: str = attrs.field(default="", init=False, repr=False)
     _until: datetime | None = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
@@ -78,17 +80,19 @@ class ClientCredentials:
         return True
 
     def _renew(self) -> None:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self.client_id,
-            "client_secret": self.client_secret,
-        }
+        form = {"grant_type": "client_credentials"}
+        if not self.basic:
+            form |= {"client_id": self.client_id, "client_secret": self.client_secret}
         if self.scope:
             form["scope"] = self.scope
         if self.resource:
             form["resource"] = self.resource
         try:
-            reply = self.client.post(self.token_url, data=form)
+            reply = self.client.post(
+                self.token_url,
+                data=form,
+                auth=httpx.BasicAuth(self.client_id, self.client_secret) if self.basic else httpx.USE_CLIENT_DEFAULT,
+            )
         except httpx.HTTPError as broken:
             raise Unavailable(self.system, f"the token endpoint gave no answer ({type(broken).__name__})") from broken
         if reply.status_code == 429 or reply.status_code >= 500:

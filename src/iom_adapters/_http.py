@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NoReturn
@@ -165,10 +165,12 @@ class Session:
         body: Any = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        keep: Collection[int] = (),
     ) -> Reply:
         """Send one request and return its reply, whatever its status below 500 but 401, 403 and 429.
 
-        *path* may be an absolute address (a next link). *body* is sent as JSON; *content* as it is.
+        *path* may be an absolute address (a next link). *body* is sent as JSON; *content* as it is. A 401 or 403 named
+        in *keep* is returned as well: its headers mean something to the caller.
         Raises `Unavailable` for no answer, 429 and 5xx; `Misconfigured` for 401 (after one new token) and 403.
         """
         self._mind_the_limit()
@@ -185,7 +187,7 @@ class Session:
             raise Unavailable(self.system, f"{method} {_shown(path)} is throttled (429)", pause)
         if reply.status >= 500:
             raise Unavailable(self.system, f"{method} {_shown(path)} answered {reply.status}", retry_after(reply))
-        if reply.status in (401, 403):
+        if reply.status in (401, 403) and reply.status not in keep:
             raise Misconfigured(
                 self.system,
                 f"{method} {_shown(path)} answered {reply.status}; check the credentials and their permissions",

@@ -408,6 +408,13 @@ def _operand(tree: Operand, dialect: Dialect) -> Callable[[Row], Any]:
 
 def compile_filter(tree: Operand, dialect: Dialect) -> Predicate:
     """Turn a parsed ``$filter`` into a predicate over rows; raises `BadQuery` for what *dialect* does not have."""
+    choices = _choices(tree)
+    if (
+        choices is not None
+        and dialect.ignore_case
+        and not (dialect.wildcards and any("*" in each for each in choices[1]))
+    ):
+        return _one_of(*choices)
     match tree:
         case Binary("and", left, right):
             one, other = compile_filter(left, dialect), compile_filter(right, dialect)
@@ -438,6 +445,30 @@ def _yes(name: str, value: Any) -> bool:
     if value is not None and not isinstance(value, bool):
         raise BadQuery(f"{name!r} is no condition")
     return value is True
+
+
+def _choices(tree: Operand) -> tuple[str, frozenset[str]] | None:
+    """Return a property and the texts it may be when *tree* is nothing but ``p eq 'a' or p eq 'b' or …``."""
+    match tree:
+        case Binary("eq", Field(name), Const(str() as value)) if "/" not in name:
+            return name, frozenset({value.lower()})
+        case Binary("or", left, right):
+            one, other = _choices(left), _choices(right)
+            if one is not None and other is not None and one[0] == other[0]:
+                return one[0], one[1] | other[1]
+    return None
+
+
+def _one_of(name: str, choices: frozenset[str]) -> Predicate:
+    """Test many alternatives at once: bulk reads name dozens."""
+
+    def holds(row: Row) -> bool:
+        value = row.get(name)
+        if value is not None and not isinstance(value, str):
+            raise BadQuery(f"a binary operator with incompatible types: {type(value).__name__} and str")
+        return value is not None and value.lower() in choices
+
+    return holds
 
 
 def _comparison(operator: str, one: Callable[[Row], Any], other: Callable[[Row], Any], dialect: Dialect) -> Predicate:

@@ -503,9 +503,11 @@ class _Work:
         order = self.order
         lines = list(order.lines)
         sourced = {f.line: fo for fo in order.fulfillment_orders for f in fo.lines}
+        # Nobody ships a digital line, but the books want a place for it: that of the goods it was bought with.
+        first = next((fo for fo in order.fulfillment_orders if fo.warehouse), None)
         for line in lines:
             values: dict[str, object] = {}
-            source = sourced.get(line.id)
+            source = sourced.get(line.id, first if line.digital else None)
             if (
                 definition.readies == "lines"
                 and source is not None
@@ -626,7 +628,10 @@ def _canceled(work: _Work, message: Message, body: msg.Canceled) -> Result[Chang
         if order.status.state == ev.CANCELED:
             return Success(Change(order, ()))
         return order.cancel(work.at, lines=ours, states=work.setup.states)
-    return order.canceled_by(message.system, work.at, lines=body.lines, states=work.setup.states)
+    only = order.by_external(message.system, message.external_id, ev.FULFILLMENT_ORDER) or ""
+    return order.canceled_by(
+        message.system, work.at, lines=body.lines, fulfillment_order=only, states=work.setup.states
+    )
 
 
 def _raised(work: _Work, message: Message, body: msg.Raised) -> Result[Change, Refused]:

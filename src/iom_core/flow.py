@@ -88,7 +88,7 @@ class ActionDefinition:
     effect: Effect
     readies: str = ""
     max_attempts: int = 8
-    timeout_minutes: int = 30
+    timeout_minutes: int = 60
 
 
 @attrs.frozen

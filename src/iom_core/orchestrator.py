@@ -92,6 +92,11 @@ class Orchestrator:
             except Conflict:
                 continue
             except _Refusal as refusal:
+                if isinstance(message.body, NewOrder):
+                    # Not marked as seen: once a mapping is mended, a redelivery may bring the order in.
+                    with self.store.begin() as unit:
+                        unit.add_error(rejection(message, refusal.refused))
+                    return Success(Handled("rejected"))
                 return Failure(refusal.refused)
             if commands:
                 self.wake()
@@ -122,11 +127,7 @@ class Orchestrator:
             return Handled("waiting"), False
         decided = decide(before, message, self.setup, self.clock())
         if failed(decided):
-            refused = decided.failure()
-            if not isinstance(message.body, NewOrder):
-                raise _Refusal(refused)
-            unit.add_error(rejection(message, refused))
-            return Handled("rejected"), False
+            raise _Refusal(decided.failure())
         decision = decided.unwrap()
         self._save(unit, before, decision)
         if len(decision.order.externals) != (0 if before is None else len(before.externals)):

@@ -801,11 +801,18 @@ class SalesOrder:
         return self._cancel(at, lines, states)
 
     def canceled_by(
-        self, system: System, at: datetime, *, lines: Collection[str] = (), states: StateFramework = BUILT_IN
+        self,
+        system: System,
+        at: datetime,
+        *,
+        lines: Collection[str] = (),
+        fulfillment_order: str = "",
+        states: StateFramework = BUILT_IN,
     ) -> Result[Change, Refused]:
         """Record that *system* canceled the order (no *lines*) or some lines (its names for them).
 
-        What has shipped stays shipped; only the rest is canceled.
+        What has shipped stays shipped; only the rest is canceled. With *fulfillment_order* (ours), only what that one
+        was to ship.
         """
         edit = _Edit(self, at, states)
         ours: list[str] = []
@@ -818,14 +825,20 @@ class SalesOrder:
             if self.status.state == ev.CANCELED:
                 return Success(Change(self, ()))
             return Failure(Refused("already-completed", "the order is completed and can't be canceled", "$.status"))
-        return self._cancel(at, ours, states)
+        return self._cancel(at, ours, states, fulfillment_order)
 
-    def _cancel(self, at: datetime, lines: Collection[str], states: StateFramework) -> Result[Change, Refused]:
+    def _cancel(
+        self, at: datetime, lines: Collection[str], states: StateFramework, only: str = ""
+    ) -> Result[Change, Refused]:
         edit = _Edit(self, at, states)
         refused: Refused | None = None
+        less: dict[LineId, Decimal] = {}
         for number, fo in enumerate(self.fulfillment_orders):
+            if only and fo.id != only:
+                continue
             for place, each in enumerate(fo.lines):
                 if (not lines or each.line in lines) and each.shipped + each.canceled < each.quantity:
+                    less[each.line] = less.get(each.line, _ZERO) + each.quantity - each.shipped - each.canceled
                     edit.set_line(number, place, canceled=each.quantity - each.shipped)
                     if each.shipped == 0:
                         refused = refused or edit.on_fulfillment_line(number, place, ev.ORDER_CANCELED)
@@ -833,10 +846,10 @@ class SalesOrder:
             if number in edit.changed and all(each.shipped == 0 and each.canceled == each.quantity for each in rows):
                 refused = refused or edit.on_fulfillment_order(number, ev.ORDER_CANCELED)
         for index, line in enumerate(self.lines):
-            if (lines and line.id not in lines) or states.line.is_final(line.status):
+            if (lines and line.id not in lines) or (only and line.id not in less) or states.line.is_final(line.status):
                 continue
-            shipped = self.shipped(line.id)
-            edit.lines[index] = _with(line, canceled=line.ordered.amount - max(shipped, line.invoiced))
+            rest = line.ordered.amount - max(self.shipped(line.id), line.invoiced)
+            edit.lines[index] = _with(line, canceled=line.canceled + less[line.id] if only else rest)
             if edit.lines[index].quantity == 0:
                 refused = refused or edit.on_line(index, ev.ORDER_CANCELED)
         if all(line.status.state == ev.CANCELED for line in edit.lines):
@@ -1218,7 +1231,10 @@ class _Edit:
             for at, each in enumerate(fo.lines)
             if each.line == line_id
         ]
-        if not found and any(each.line == line_id for fo in self.fulfillment_orders for each in fo.lines):
+        if not found and (
+            self.lines[index].digital
+            or any(each.line == line_id for fo in self.fulfillment_orders for each in fo.lines)
+        ):
             return []  # somebody else ships this line: what this system says of it is an echo
         if not found:
             return Refused(

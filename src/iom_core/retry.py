@@ -16,7 +16,7 @@ class ActionLimits:
     """How long a provider action is tried before it fails as unavailable: whichever limit is reached first."""
 
     max_attempts: int = 8
-    timeout: timedelta = timedelta(minutes=30)
+    timeout: timedelta = timedelta(minutes=60)
     """Since the first attempt."""
 
     @classmethod

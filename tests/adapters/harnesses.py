@@ -231,11 +231,11 @@ class Office(Wire):
 
 
 class FnoOrders(Office):
-    """F&O over OData and its twin, as `ErpOrders`."""
+    """F&O over OData and its twin, as `ErpOrders`; *settings* are the adapter's."""
 
-    def __init__(self, *, bi_entities: bool = True) -> None:
+    def __init__(self, *, bi_entities: bool = True, page_size: int = 10_000, **settings: Any) -> None:
         clock = VirtualClock(SAMPLE_AT)
-        fno = FnoTwin.demo(SAMPLE_PRODUCTS, clock=clock, bi_entities=bi_entities)
+        fno = FnoTwin.demo(SAMPLE_PRODUCTS, clock=clock, bi_entities=bi_entities, page_size=page_size)
         super().__init__(fno, fno, clock)
         self._client = httpx.Client(transport=transport(("fno.test", fno)))
         self._settings = {
@@ -244,6 +244,7 @@ class FnoOrders(Office):
             "client_id": "iom",
             "client_secret": "secret",
             "bi_entities": bi_entities,
+            **settings,
         }
         self.restart()
 
@@ -276,9 +277,9 @@ class FnoOrders(Office):
 
 
 class SharedOrders(Office):
-    """Dataverse with dual-write to F&O and both twins, as `ErpOrders`."""
+    """Dataverse with dual-write to F&O and both twins, as `ErpOrders`; *settings* are the adapter's."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         clock = VirtualClock(SAMPLE_AT)
         fno = FnoTwin.demo(SAMPLE_PRODUCTS, clock=clock)
         self.dataverse = DataverseTwin(clock=clock)
@@ -286,17 +287,18 @@ class SharedOrders(Office):
         link(self.dataverse, fno)
         super().__init__(fno, self.dataverse, clock)
         self._client = httpx.Client(transport=transport(("dv.test", self.dataverse)))
-        self.restart()
-
-    def restart(self) -> None:
-        """Connect anew."""
-        settings = {
+        self._settings = {
             "base_url": "https://dv.test",
             "token_url": "https://dv.test/t/oauth2/v2.0/token",
             "client_id": "iom",
             "client_secret": "secret",
+            **settings,
         }
-        self.orders: DualWriteOrders = connect_dataverse(settings, client=self._client, clock=self.clock)
+        self.restart()
+
+    def restart(self) -> None:
+        """Connect anew."""
+        self.orders: DualWriteOrders = connect_dataverse(self._settings, client=self._client, clock=self.clock)
 
     def lose_next_answer(self, path: str = "/api/") -> None:
         """Lose the answer to the first batch, which holds the header."""

@@ -15,11 +15,11 @@ from iom_adapters._twin import transport
 from iom_adapters.bigcommerce import connect as connect_bigcommerce
 from iom_adapters.bigcommerce import samples
 from iom_adapters.bigcommerce.twin import BigCommerceTwin, Webhooks
-from iom_adapters.demo import CUSTOM, mapping
 from iom_adapters.engine.local import LocalEngine
 from iom_adapters.fno import connect as connect_fno
 from iom_adapters.fno.office import Item
 from iom_adapters.fno.twin import FnoTwin
+from iom_adapters.stage import CUSTOM, mapping
 from iom_core import providers as prov
 from iom_core import scenarios
 from iom_core.decide import Setup

@@ -40,7 +40,15 @@ def test_the_demo_prints_the_documented_json(tmp_path: Path) -> None:
         assert [each["at"] for each in detail["timeline"]] == sorted(each["at"] for each in detail["timeline"])
 
 
-@pytest.mark.parametrize("scenario", ["S2", "S3", "fno-fno-fno", "S5", "S6"])
+def test_orders_that_the_erp_created_run_over_http() -> None:
+    """S4 comes over dual-write: only Dataverse is called."""
+    result = json.loads(iom("demo", "fno-fno-fno", "--orders", "4", "--json").stdout)
+
+    assert (result["completed"], result["errors"], result["problems"]) == (4, 0, [])
+    assert list(result["http_calls"]) == ["dataverse"]
+
+
+@pytest.mark.parametrize("scenario", ["S2", "S3", "S5", "S6"])
 def test_the_other_scenarios_run_in_memory(scenario: str) -> None:
     """Each ends as documented; there are no HTTP calls to report."""
     result = json.loads(iom("demo", scenario, "--orders", "5", "--json").stdout)
@@ -67,7 +75,7 @@ def test_a_store_is_kept_and_can_be_looked_into(tmp_path: Path) -> None:
         (("demo", "--orders", "-1"), "must not be negative"),
         (("demo", "--orders", "many"), "many"),
         (("demo", "--store", "mongodb://x"), "sqlite:///"),
-        (("demo", "S2", "--store", "sqlite:///x.db"), "only S1"),
+        (("demo", "S2", "--store", "sqlite:///x.db"), "only S1, S4"),
         (("show", "BC-1", "sqlite:////no/such/folder/x.db"), "there is no store"),
         (("check", "/no/such/flow.json"), "can't be read"),
         (("bench", "--rounds", "0"), "at least 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from iom_core.ports import Capability
 from iom_core.testing import conformance as kit
 from tests.adapters import harnesses as real
 
-SECRETS = {
+SECRETS: dict[str, dict[str, str]] = {
     "no secret": {},
     "our secret": {"webhook_secret": real.SECRET},
     "signature": {"client_secret": "the shop's"},
@@ -37,16 +38,37 @@ class TestBigCommerceAsSink(kit.StatusSinkConformance):
         return real.ShopSink()
 
 
+class TestBigCommerceOrderByOrder(kit.OrderSourceConformance):
+    @pytest.fixture
+    def harness(self) -> kit.OrderSourceHarness:
+        return real.ShopSource(webhook_secret=real.SECRET, page_limit=1, orders_per_pull=1)
+
+
+FNO: dict[str, dict[str, Any]] = {
+    "documents": {},
+    "statuses": {"bi_entities": False},
+    "row by row and day by day": {"page_size": 1, "window": 1, "bulk": 1},
+    "numbered lines": {"line_marker": "CustomersLineNumber"},
+}
+
+
 class TestFno(kit.ErpOrdersConformance):
-    @pytest.fixture(params=[True, False], ids=["documents", "statuses"])
+    @pytest.fixture(params=list(FNO))
     def harness(self, request: pytest.FixtureRequest) -> kit.ErpHarness:
-        return real.FnoOrders(bi_entities=request.param)
+        return real.FnoOrders(**FNO[request.param])
+
+
+DUAL_WRITE: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "row by row": {"page_size": 1, "orders_per_pull": 1},
+    "without columns of its own": {"shipped_column": "", "sync_error_column": ""},
+}
 
 
 class TestDualWrite(kit.ErpOrdersConformance):
-    @pytest.fixture
-    def harness(self) -> kit.ErpHarness:
-        return real.SharedOrders()
+    @pytest.fixture(params=list(DUAL_WRITE))
+    def harness(self, request: pytest.FixtureRequest) -> kit.ErpHarness:
+        return real.SharedOrders(**DUAL_WRITE[request.param])
 
 
 class TestSqlStore(kit.OrderStoreConformance):

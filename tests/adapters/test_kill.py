@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from iom_adapters.demo import Stage
+from iom_adapters.stage import Stage
+from iom_core import scenarios
 
 ORDERS = 30
 KILLS = int(os.environ.get("IOM_KILLS", "6"))
@@ -44,14 +45,16 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
     assert (last.returncode, result["problems"]) == (0, [])
     assert (result["orders"], result["completed"], result["errors"]) == (ORDERS, ORDERS, 0)
 
-    stage = Stage(tmp_path / "orders.db-twins")
+    stage = Stage.of(scenarios.BIGCOMMERCE_FNO_FNO, tmp_path / "orders.db-twins")
+    shop = stage.shop
+    assert shop is not None
     try:
         entered = [str(order["CustomersOrderReference"]) for order in stage.erp.orders()]
         assert sorted(entered) == sorted({each["order_id"] for each in result["orders_detail"]})
-        assert len(stage.shop.orders()) == ORDERS
+        assert len(shop.orders()) == ORDERS
         assert len(stage.erp.invoices()) == ORDERS
         assert len(stage.erp.slips()) == ORDERS
-        for number in stage.shop.orders():
-            assert stage.shop.status_history(number)[1:] == [2, 10]
+        for number in shop.orders():
+            assert shop.status_history(number)[1:] == [2, 10]
     finally:
         stage.close()

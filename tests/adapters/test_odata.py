@@ -83,6 +83,15 @@ def test_conditions_hold_as_the_standard_says(text: str, expected: bool) -> None
     assert holds(text) is expected
 
 
+def test_many_alternatives_mean_what_they_say_one_by_one() -> None:
+    assert holds("Area eq 'demf' or Area eq 'USMF' or Area eq 'x'")
+    assert holds("Area eq 'us*' or Area eq 'x'")
+    assert not holds("Area eq 'us*' or Area eq 'x'", DATAVERSE)
+    assert not holds("Note eq 'a' or Note eq 'b'")
+    with pytest.raises(BadQuery):
+        holds("Quantity eq '1' or Quantity eq '2'")
+
+
 def test_contains_is_a_wildcard_in_finance_and_operations_only() -> None:
     assert holds("Name eq '*world*'")
     assert holds("Name eq 'Wide*'")

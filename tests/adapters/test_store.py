@@ -642,4 +642,4 @@ class TestDatabase:
 
     def test_a_time_without_a_zone_is_refused(self, store: SqlStore) -> None:
         with pytest.raises(ValueError, match="without a zone"), store.begin() as unit:
-            unit.accept(MessageId("m"), datetime(2026, 1, 1))  # noqa: DTZ001
+            unit.accept(MessageId("m"), datetime(2026, 1, 1))  # noqa: DTZ001 - a time without a zone is what is refused

@@ -540,7 +540,7 @@ class FnoTwin:
             chosen = self._matching(spec, chosen, query.where)
         found = [self._shown(spec, doc) for doc in chosen]
         found.sort(key=lambda row: [str(row[key]) if spec.fields[key] == "S" else row[key] for key in spec.keys])
-        rows, total = run_query(query, found, FNO)
+        rows, total = run_query(attrs.evolve(query, where=None), found, FNO)
         if counted:
             return TwinResponse(200, {"content-type": "text/plain"}, str(total).encode())
         start = int(token, 16) if re.fullmatch(r"[0-9a-f]{1,8}", token) else 0
