@@ -177,7 +177,8 @@ class Orchestrator:
     def pull(self, system: System, now: datetime | None = None) -> int:
         """Run a provider's puller to the end of what is new; returns how many messages and rejections came.
 
-        The checkpoint is saved after the messages: what a crash interrupts comes again and is recognized.
+        The checkpoint is saved after the messages: what a crash interrupts comes again and is recognized. Raises what
+        the provider's puller raises; an answer nobody can read is also kept in the inbound error list.
         """
         provider = self.providers[system]
         if provider.pull is None:
@@ -186,7 +187,13 @@ class Orchestrator:
         while more:
             with self.store.begin() as unit:
                 checkpoint = unit.checkpoint(system)
-            pulled = provider.pull(checkpoint, now or self.clock())
+            try:
+                pulled = provider.pull(checkpoint, now or self.clock())
+            except Misunderstood as fault:
+                # Nothing of this batch can be read: people see it in the list, the engine comes again later.
+                about = sha256(fault.what.encode()).hexdigest()[:16]
+                self.reject(Rejected(MessageId(f"{system}/pull/{about}"), system, fault.what, "$"))
+                raise
             taken += self.take(pulled)
             if pulled.checkpoint != checkpoint:
                 with self.store.begin() as unit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from iom_core.testing import World
 from tests.adapters.s1 import ERP, S1, SHOP
 
 
-def orders(count: int, seed: int = 7) -> list[dict[str, object]]:
+def orders(count: int, seed: int = 7) -> list[dict[str, Any]]:
     """Return the recorded orders (as paid ones), then generated ones."""
     recorded = [{**each, "status_id": 11} for each in samples.recorded_orders()]
     made = [samples.generate_order(random.Random(f"{seed}/{n}"), n) for n in range(max(0, count - len(recorded)))]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 import pytest
 from returns.result import Failure, Result, Success
 
 from iom_adapters import web
+from iom_adapters._twin import Fault as Misbehavior
 from iom_core.errors import Unavailable
 from iom_core.outcome import Refused
 from iom_core.values import System
@@ -145,7 +147,7 @@ def test_an_order_that_cannot_be_read_is_rejected_with_a_path_and_others_go_on()
     """The puller keeps what it can't read in the inbound error list, with a path into the payload."""
     s1 = S1()
     first, second = orders(2)
-    broken = {**first, "products": [{**first["products"][0], "quantity": "many"}, *first["products"][1:]]}  # type: ignore[index] # an order's JSON
+    broken = {**first, "products": [{**first["products"][0], "quantity": "many"}, *first["products"][1:]]}
     s1.place(broken, second)
     s1.run()
 
@@ -154,3 +156,70 @@ def test_an_order_that_cannot_be_read_is_rejected_with_a_path_and_others_go_on()
     assert len(errors) == 1
     assert "products[0].quantity" in errors[0].where
     assert [order.status.state for order in s1.store.orders()] == ["Completed"]
+
+
+BAD_ANSWERS = {
+    "malformed JSON": b'[{"id": 100,',
+    "wrong type": b'{"orders": 5}',
+    "a list of nonsense": b'[1, "x", null]',
+    "absurd number": b'[{"id": 1e400}]',
+    "not UTF-8": b"\xff\xfe\x00",
+    "deep": b"[" * 50_000,
+    "oversize": b'[{"note": "' + b"x" * (33 * 1024 * 1024) + b'"}]',
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_an_answer_nobody_can_read_is_listed_and_the_orders_come_later(name: str) -> None:
+    """One bad page of the shop's order list: an inbound error with a path, and every order completes all the same."""
+    s1 = S1()
+    s1.place(*orders(2))
+    s1.plan(Misbehavior("status", path="/v2/orders", status=200, body=BAD_ANSWERS[name]))
+    s1.run()
+
+    errors = s1.store.errors("provider inbound")
+
+    assert errors
+    assert all(error.where.startswith("$") and error.what for error in errors)
+    assert [order.status.state for order in s1.store.orders()] == ["Completed", "Completed"]
+
+
+BAD_FIELDS: dict[str, dict[str, Any]] = {
+    "wrong type": {"quantity": "many"},
+    "absurd quantity": {"quantity": 10**40},
+    "negative quantity": {"quantity": -1},
+    "absurd price": {"total_inc_tax": "1" + "0" * 60 + ".0000"},
+    "not a number": {"total_inc_tax": "NaN"},
+    "missing": {"quantity": None},
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_a_bad_field_rejects_its_order_alone(name: str) -> None:
+    """The error names the field's path, the other order is unaffected."""
+    s1 = S1()
+    first, second = orders(2)
+    products = [{**first["products"][0], **BAD_FIELDS[name]}, *first["products"][1:]]
+    s1.place({**first, "products": products}, second)
+    s1.run()
+
+    (error,) = s1.store.errors("provider inbound")
+
+    assert error.where.startswith("$.")
+    assert [order.status.state for order in s1.store.orders()] == ["Completed"]
+
+
+def test_hostile_text_and_unknown_fields_are_carried_not_obeyed() -> None:
+    """Text that looks like code is text; a field nobody told us of is passed over."""
+    s1 = S1()
+    first, _ = orders(2)
+    hostile = "Robert'); DROP TABLE orders;-- <script>alert(1)</script> \u202e ${jndi:ldap://x} \x07"
+    address = {**first["shipping_addresses"][0], "first_name": hostile, "new_field": {"deep": [1]}}
+    s1.place({**first, "staff_notes": hostile, "shipping_addresses": [address], "brand_new": True})
+    s1.run()
+
+    (order,) = s1.store.orders()
+
+    assert order.status.state == "Completed"
+    assert "DROP TABLE" in order.ship_to.name
+    assert s1.store.errors() == ()
