@@ -639,6 +639,22 @@ class FlowBuilder:
             )
         )
 
+    def tell(
+        self, name: str, provider: str, action: str, on: str, *, after: tuple[str, ...] = (), each_time: bool = False
+    ) -> FlowBuilder:
+        """Tell a channel what became of its order, when *on* is raised."""
+        return self.action(
+            name,
+            StepType.CUSTOM,
+            provider,
+            action,
+            on=(on,),
+            after=after,
+            succeeded=ev.STATUS_TOLD,
+            failed=ev.STATUS_NOT_TOLD,
+            each_time=each_time,
+        )
+
     def condition(self, name: str) -> FlowBuilder:
         """Ask whether the last step succeeded; what follows names its branch, ``"yes"`` or ``"no"``."""
         return self.step(Step(name, StepType.CONDITION))

@@ -105,59 +105,22 @@ ASSIGNMENT: Final = assignment(
 _ASSIGN: Final = (COMPANY, CUSTOMER, SITE, LINE_COMPANY, PLACE)
 _ASSIGN_WITHOUT_WAREHOUSE: Final = (COMPANY, CUSTOMER, SITE, LINE_COMPANY, LINE_SITE)
 
-S1: Final = (
-    FlowBuilder("bigcommerce-fno-fno", "BigCommerce orders, fulfilled and accounted in F&O")
-    .validate_header()
-    .validate_lines()
-    .assign("Assign company, site and warehouse", *_ASSIGN)
-    .action(
-        "Create fulfillment orders",
-        StepType.CUSTOM,
-        IOM,
-        actions.CREATE_FULFILLMENT,
-        parameters=(("fulfilled by", FNO),),
-    )
-    .action("Send order to fulfillment", StepType.SEND_FNO, FNO, actions.SEND_ORDER)
-    .action(
-        "Tell BigCommerce: partially shipped",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_PARTIALLY_SHIPPED,
-        on=(ev.ORDER_PARTIALLY_SHIPPED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-        each_time=True,
-    )
-    .action(
-        "Tell BigCommerce: shipped",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_SHIPPED,
-        after=("Send order to fulfillment",),
-        on=(ev.ORDER_SHIPPED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-    )
-    .action(
-        "Tell BigCommerce: completed",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_COMPLETED,
-        on=(ev.ORDER_INVOICED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-    )
-    .build()
-)
+_SENT: Final = "Send order to fulfillment"
+_LINES_SENT: Final = "Send sales order lines to billing"
 
-_TO_FLEXE: Final = (("fulfilled by", FLEXE), ("digital lines", "no"))
 
-S2: Final = (
-    FlowBuilder("bigcommerce-flexe-fno", "BigCommerce orders, shipped by Flexe, accounted in F&O")
-    .validate_header()
-    .validate_lines()
-    .action("Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=_TO_FLEXE)
-    .action(
+def _validated(name: str, description: str) -> FlowBuilder:
+    return FlowBuilder(name, description).validate_header().validate_lines()
+
+
+def _create(flow: FlowBuilder, *parameters: tuple[str, str]) -> FlowBuilder:
+    return flow.action(
+        "Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=parameters
+    )
+
+
+def _shipped_by_flexe(flow: FlowBuilder) -> FlowBuilder:
+    return _create(flow, ("fulfilled by", FLEXE), ("digital lines", "no")).action(
         "Send to Flexe",
         StepType.SEND,
         FLEXE,
@@ -165,6 +128,35 @@ S2: Final = (
         on=(ev.FULFILLMENT_CREATED,),
         per=ev.FULFILLMENT_ORDER,
     )
+
+
+def _told_of_shipping(flow: FlowBuilder, sent: str) -> FlowBuilder:
+    """The shop hears of every delivery after step *sent*: in part each time, then the whole, then the end."""
+    return (
+        flow.tell(
+            "Tell BigCommerce: partially shipped",
+            BIGCOMMERCE,
+            actions.UPDATE_PARTIALLY_SHIPPED,
+            ev.ORDER_PARTIALLY_SHIPPED,
+            each_time=True,
+        )
+        .tell("Tell BigCommerce: shipped", BIGCOMMERCE, actions.UPDATE_SHIPPED, ev.ORDER_SHIPPED, after=(sent,))
+        .tell("Tell BigCommerce: completed", BIGCOMMERCE, actions.UPDATE_COMPLETED, ev.ORDER_INVOICED)
+    )
+
+
+S1: Final = _told_of_shipping(
+    _create(
+        _validated("bigcommerce-fno-fno", "BigCommerce orders, fulfilled and accounted in F&O").assign(
+            "Assign company, site and warehouse", *_ASSIGN
+        ),
+        ("fulfilled by", FNO),
+    ).action(_SENT, StepType.SEND_FNO, FNO, actions.SEND_ORDER),
+    _SENT,
+).build()
+
+S2: Final = (
+    _shipped_by_flexe(_validated("bigcommerce-flexe-fno", "BigCommerce orders, shipped by Flexe, accounted in F&O"))
     .assign(
         # Only now: the goods have left, and F&O needs to know whose books they leave.
         "Assign company, site and warehouse",
@@ -181,31 +173,12 @@ S2: Final = (
         succeeded=ev.BILLING_SENT,
         failed=ev.BILLING_NOT_SENT,
     )
-    .action(
-        "Tell BigCommerce: completed",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_COMPLETED,
-        on=(ev.ORDER_INVOICED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-    )
+    .tell("Tell BigCommerce: completed", BIGCOMMERCE, actions.UPDATE_COMPLETED, ev.ORDER_INVOICED)
     .build()
 )
 
 S3: Final = (
-    FlowBuilder("fno-flexe-fno", "F&O orders, shipped by Flexe, accounted in F&O")
-    .validate_header()
-    .validate_lines()
-    .action("Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=_TO_FLEXE)
-    .action(
-        "Send to Flexe",
-        StepType.SEND,
-        FLEXE,
-        actions.SEND_FULFILLMENT_ORDER,
-        on=(ev.FULFILLMENT_CREATED,),
-        per=ev.FULFILLMENT_ORDER,
-    )
+    _shipped_by_flexe(_validated("fno-flexe-fno", "F&O orders, shipped by Flexe, accounted in F&O"))
     .action(
         "Send order status to F&O",
         StepType.CUSTOM,
@@ -218,42 +191,21 @@ S3: Final = (
     .build()
 )
 
-S4: Final = (
-    FlowBuilder("fno-fno-fno", "F&O orders, fulfilled and accounted in F&O")
-    .validate_header()
-    .validate_lines()
-    .action(
-        "Create fulfillment orders",
-        StepType.CUSTOM,
-        IOM,
-        actions.CREATE_FULFILLMENT,
-        # F&O has the order already: nothing is sent, its warehouse works on it.
-        parameters=(("fulfilled by", FNO), ("already sent", "yes")),
-    )
-    .build()
-)
+# F&O has the order already: nothing is sent, its warehouse works on it.
+S4: Final = _create(
+    _validated("fno-fno-fno", "F&O orders, fulfilled and accounted in F&O"),
+    ("fulfilled by", FNO),
+    ("already sent", "yes"),
+).build()
 
 S5: Final = (
-    FlowBuilder("fno-flexe-sap", "F&O orders, shipped by Flexe, invoiced in SAP")
-    .validate_header()
-    .validate_lines()
-    .action("Create fulfillment orders", StepType.CUSTOM, IOM, actions.CREATE_FULFILLMENT, parameters=_TO_FLEXE)
-    .action(
-        "Send to Flexe",
-        StepType.SEND,
-        FLEXE,
-        actions.SEND_FULFILLMENT_ORDER,
-        on=(ev.FULFILLMENT_CREATED,),
-        per=ev.FULFILLMENT_ORDER,
-    )
+    _shipped_by_flexe(_validated("fno-flexe-sap", "F&O orders, shipped by Flexe, invoiced in SAP"))
     .action("Send to SAP for invoicing", StepType.INVOICE, SAP, actions.SEND_INVOICE, on=(ev.ORDER_SHIPPED,))
     .build()
 )
 
-S6: Final = (
-    FlowBuilder("bigcommerce-dom-fno", "BigCommerce orders, sourced by optimization, fulfilled and accounted in F&O")
-    .validate_header()
-    .validate_lines()
+S6: Final = _told_of_shipping(
+    _validated("bigcommerce-dom-fno", "BigCommerce orders, sourced by optimization, fulfilled and accounted in F&O")
     .assign("Assign company and site", *_ASSIGN_WITHOUT_WAREHOUSE)
     .action(
         "Send to Fulfillment Optimization",
@@ -265,7 +217,7 @@ S6: Final = (
         parameters=(("fulfilled by", FNO),),
     )
     .action(
-        "Send sales order lines to billing",
+        _LINES_SENT,
         StepType.SEND_FNO,
         FNO,
         actions.SEND_LINES,
@@ -273,38 +225,9 @@ S6: Final = (
         succeeded=ev.BILLING_SENT,
         failed=ev.BILLING_NOT_SENT,
         each_time=True,
-    )
-    .action(
-        "Tell BigCommerce: partially shipped",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_PARTIALLY_SHIPPED,
-        on=(ev.ORDER_PARTIALLY_SHIPPED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-        each_time=True,
-    )
-    .action(
-        "Tell BigCommerce: shipped",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_SHIPPED,
-        after=("Send sales order lines to billing",),
-        on=(ev.ORDER_SHIPPED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-    )
-    .action(
-        "Tell BigCommerce: completed",
-        StepType.CUSTOM,
-        BIGCOMMERCE,
-        actions.UPDATE_COMPLETED,
-        on=(ev.ORDER_INVOICED,),
-        succeeded=ev.STATUS_TOLD,
-        failed=ev.STATUS_NOT_TOLD,
-    )
-    .build()
-)
+    ),
+    _LINES_SENT,
+).build()
 
 _TWICE: Final = ("shipped", "completed")
 
