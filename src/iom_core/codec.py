@@ -107,22 +107,19 @@ def _is_tuple(kind: Any) -> bool:
 
 def _listed(kind: Any, converter: Converter) -> Callable[[Any, object], tuple[Any, ...]]:
     """Read a tuple from a list only: text and objects can be iterated too, into nonsense."""
-    if get_args(kind)[-1] is Ellipsis:
-        read = homogenous_tuple_structure_factory(kind, converter)
-    else:
-        kinds = get_args(kind)
-        hooks = [converter.get_structure_hook(each) for each in kinds]
-
-        def read(value: Any, _: object) -> tuple[Any, ...]:
-            if len(value) != len(kinds):
-                raise ValueError(f"expected {len(kinds)} values, got {len(value)}")
-            return tuple(hook(each, each_kind) for hook, each, each_kind in zip(hooks, value, kinds))
+    kinds = get_args(kind)
+    many = homogenous_tuple_structure_factory(kind, converter) if kinds[-1] is Ellipsis else None
+    hooks = [] if many is not None else [converter.get_structure_hook(each) for each in kinds]
 
     def structure(value: Any, to: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"expected a list, got {value!r}")
-        made: tuple[Any, ...] = read(value, to)
-        return made
+        if many is not None:
+            made: tuple[Any, ...] = many(value, to)
+            return made
+        if len(value) != len(kinds):
+            raise ValueError(f"expected {len(kinds)} values, got {len(value)}")
+        return tuple(hook(each, each_kind) for hook, each, each_kind in zip(hooks, value, kinds))
 
     return structure
 

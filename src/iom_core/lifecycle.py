@@ -54,7 +54,7 @@ class InvalidTable(ValueError):
     """A state table that can't work; the message lists every problem found."""
 
     def __init__(self, entity: str, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         super().__init__(f"state table of {entity!r}: " + "; ".join(self.problems))
 
 

@@ -73,7 +73,7 @@ class Orchestrator:
                 said = "; ".join(f"{each.what} (at {each.where})" for each in wrong)
                 raise Misconfigured("iom", f"flow {flow.name!r} can't be published: {said}")
         self.store = store
-        self.setup = setup
+        self.setup: Setup = setup
         self.providers = providers
         self.clock = clock
         self.wake = wake

@@ -302,13 +302,13 @@ class FakeChannel:
     """An `OrderSource` and `StatusSink`: a shop. *told* records every status update, once per key."""
 
     def __init__(self, system: str = "bigcommerce") -> None:
-        self.system = System(system)
-        self.capabilities = frozenset({Capability.WEBHOOKS})
-        self.feed = _Feed(self.system)
+        self.system: System = System(system)
+        self.capabilities: frozenset[Capability] = frozenset({Capability.WEBHOOKS})
+        self.feed: _Feed = _Feed(self.system)
         self.drafts: dict[str, OrderDraft] = {}
         self.told: dict[str, list[str]] = {}
         self.shipments: dict[str, set[str]] = {}
-        self.failures = Failures()
+        self.failures: Failures = Failures()
         self._keys: set[str] = set()
 
     def place(self, draft: OrderDraft, at: datetime) -> None:
@@ -380,14 +380,14 @@ class FakeErp:
     """`ErpOrders`, `Ledger` and `OrderSource` in one: an F&O. `work` plays its people, one step per order and call."""
 
     def __init__(self, system: str = "fno", *, ships: bool = True) -> None:
-        self.system = System(system)
-        self.capabilities = frozenset({Capability.PARTIAL_SHIPMENTS})
-        self.feed = _Feed(self.system)
+        self.system: System = System(system)
+        self.capabilities: frozenset[Capability] = frozenset({Capability.PARTIAL_SHIPMENTS})
+        self.feed: _Feed = _Feed(self.system)
         self.orders: dict[str, _ErpOrder] = {}
         self.by_reference: dict[str, str] = {}
         self.blocked: dict[str, str] = {}
         """Products it refuses, with the reason it gives."""
-        self.failures = Failures()
+        self.failures: Failures = Failures()
         self.shipments: dict[str, list[str]] = {}
         self.invoices: dict[str, list[str]] = {}
         self.told: dict[str, list[str]] = {}
@@ -571,16 +571,16 @@ class FakeFulfiller:
     """A `FulfillmentProvider`: a warehouse network such as Flexe. `work` ships one parcel per order and call."""
 
     def __init__(self, system: str = "flexe") -> None:
-        self.system = System(system)
-        self.capabilities = frozenset({Capability.CANCEL, Capability.PARTIAL_SHIPMENTS})
-        self.feed = _Feed(self.system)
+        self.system: System = System(system)
+        self.capabilities: frozenset[Capability] = frozenset({Capability.CANCEL, Capability.PARTIAL_SHIPMENTS})
+        self.feed: _Feed = _Feed(self.system)
         self.placed: dict[str, dict[str, Decimal]] = {}
         """Quantity per line (our ids), per fulfillment order."""
         self.shipped: dict[str, dict[str, Decimal]] = {}
         self.shipments: dict[str, list[str]] = {}
         self.refuses: str = ""
         self.per_shipment: Decimal | None = None
-        self.failures = Failures()
+        self.failures: Failures = Failures()
         self.canceled: set[str] = set()
 
     def submit(self, request: FulfillmentRequest) -> Result[Receipt, Refused]:
@@ -639,13 +639,13 @@ class FakeLedger:
     """A `Ledger`: an SAP that invoices what it is asked to, as far as it has shipped. `work` posts the invoices."""
 
     def __init__(self, system: str = "sap") -> None:
-        self.system = System(system)
-        self.feed = _Feed(self.system)
+        self.system: System = System(system)
+        self.feed: _Feed = _Feed(self.system)
         self.asked: dict[str, BillingRequest] = {}
         """Requests by their keys, with the order as it was then."""
         self.invoices: dict[str, list[str]] = {}
         """Numbers of the posted invoices, per order (our id)."""
-        self.failures = Failures()
+        self.failures: Failures = Failures()
         self._answered: set[str] = set()
         self._billed: dict[tuple[str, str], Decimal] = {}
 
@@ -745,7 +745,7 @@ class FakeRates:
     """`ShippingRates` from a table: one rate per carrier, whatever the way."""
 
     def __init__(self, rates: Mapping[str, Money] | None = None) -> None:
-        self.rates = dict(rates or {})
+        self.rates: dict[str, Money] = dict(rates or {})
 
     def rate(self, carrier: str, origin: GeoPoint, destination: GeoPoint, weight: Decimal) -> Money | None:
         """Return the carrier's rate."""
@@ -756,7 +756,7 @@ class VirtualClock:
     """A clock that moves only when told to."""
 
     def __init__(self, start: datetime) -> None:
-        self.now = start
+        self.now: datetime = start
 
     def __call__(self) -> datetime:
         """Return the time."""

@@ -59,13 +59,13 @@ class World:
         flow: Flow | None = None,
     ) -> None:
         self.scenario = scenario
-        self.clock = VirtualClock(start)
+        self.clock: VirtualClock = VirtualClock(start)
         self.store: OrderStore = MemoryStore() if store is None else store
-        self.channel = FakeChannel(scenarios.BIGCOMMERCE)
-        self.erp = FakeErp(scenarios.FNO)
-        self.flexe = FakeFulfiller(scenarios.FLEXE)
-        self.sap = FakeLedger(scenarios.SAP)
-        self.inventory = FakeInventory()
+        self.channel: FakeChannel = FakeChannel(scenarios.BIGCOMMERCE)
+        self.erp: FakeErp = FakeErp(scenarios.FNO)
+        self.flexe: FakeFulfiller = FakeFulfiller(scenarios.FLEXE)
+        self.sap: FakeLedger = FakeLedger(scenarios.SAP)
+        self.inventory: FakeInventory = FakeInventory()
         erp = prov.erp(self.erp)
         if scenario.channel == scenarios.FNO:
             erp |= attrs.evolve(prov.channel(self.erp), pull=None)
@@ -85,7 +85,7 @@ class World:
             prefixes={scenarios.BIGCOMMERCE: "BC-", scenarios.FNO: "FO-"},
             backorders=backorders,
         )
-        self.orchestrator = Orchestrator(self.store, setup, self.providers, self.clock)
+        self.orchestrator: Orchestrator = Orchestrator(self.store, setup, self.providers, self.clock)
         self._numbers = 100
         self._down = False
         """Whether a puller could not be run: what it would have brought is still to come."""
