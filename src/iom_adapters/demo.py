@@ -23,6 +23,7 @@ from iom_adapters.bigcommerce import samples
 from iom_adapters.engine.local import LocalEngine
 from iom_adapters.stage import HTTP, Stage, end_problems
 from iom_adapters.store.sql import SqlStore
+from iom_core import events as ev
 from iom_core import scenarios
 from iom_core.errors import Misconfigured
 from iom_core.orchestrator import Orchestrator
@@ -30,6 +31,7 @@ from iom_core.order import SalesOrder
 from iom_core.retry import ActionLimits
 from iom_core.scenarios import Scenario
 from iom_core.testing import World
+from iom_core.testing.world import held_for_stock
 from iom_core.values import System
 
 STALLED_AFTER: Final = 60.0
@@ -174,6 +176,8 @@ def _run_to_the_end(
         if provider.pull is not None:
             engine.schedule(f"pull {provider.name}", 0.5, partial(_pull, orchestrator, provider.name))
     engine.schedule("the people outside", 0.5, stage.work)
+    if stage.scenario.optimized:
+        engine.schedule("backorder job", 2.0, partial(_release_backorders, orchestrator, store))
     engine.start()
     last: tuple[Counter[str], int] = (Counter(), 0)
     moved_at = time.monotonic()
@@ -193,6 +197,11 @@ def _run_to_the_end(
 
 def _pull(orchestrator: Orchestrator, system: System, now: datetime) -> None:
     orchestrator.pull(system, now)
+
+
+def _release_backorders(orchestrator: Orchestrator, store: SqlStore, now: datetime) -> None:
+    """Run the backorder job: orders with lines that wait for stock go the same way again."""
+    orchestrator.run_job("backorder", ev.BACKORDER_DUE, held_for_stock(store), now.isoformat())
 
 
 def _result(scenario: Scenario, stage: Stage, store: SqlStore, orders: int, seconds: float) -> DemoResult:

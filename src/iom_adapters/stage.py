@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 import httpx
 
-from iom_adapters import dataverse
+from iom_adapters import dataverse, flexe, inventory_visibility
 from iom_adapters._clock import utc_now
 from iom_adapters._demo_link import copy_masters, link
 from iom_adapters._twin import Serving, Twin, serve
@@ -26,11 +26,15 @@ from iom_adapters.bigcommerce import samples
 from iom_adapters.bigcommerce.twin import BigCommerceTwin, Webhooks
 from iom_adapters.bigcommerce.wire import Status
 from iom_adapters.dataverse.twin import DataverseTwin
+from iom_adapters.flexe.protocol import PLACEHOLDER
+from iom_adapters.flexe.twin import FlexeTwin
 from iom_adapters.fno import connect as connect_fno
 from iom_adapters.fno.office import Item
 from iom_adapters.fno.twin import FnoTwin
+from iom_adapters.inventory_visibility.twin import InventoryVisibilityTwin
 from iom_core import providers as prov
 from iom_core import scenarios
+from iom_core.allocation import Source
 from iom_core.decide import Setup, open_total
 from iom_core.flow import FlowStatus
 from iom_core.mapping import IdMapping, MappingRow
@@ -39,9 +43,10 @@ from iom_core.order import SalesOrder
 from iom_core.ports import OrderStore
 from iom_core.providers import Provider
 from iom_core.scenarios import Scenario
-from iom_core.values import System
+from iom_core.values import SourceId, System
 
 WEBHOOK_SECRET: Final = "demo-webhook-secret"
+FLEXE_HEADER: Final = "X-Demo-Token"
 CUSTOM: Final = "CUSTOM"
 """The ERP's item that custom products of the shop are booked on."""
 ERP_PREFIX: Final = "00"
@@ -50,7 +55,15 @@ GUESTS: Final = {"usmf": "US-WEB", "demf": "DE-WEB"}
 PREFIXES: Final = {scenarios.BIGCOMMERCE: "BC-", scenarios.FNO: "FO-"}
 TOLD: Final = {"shipped": Status.SHIPPED, "completed": Status.COMPLETED}
 
-HTTP: Final = frozenset({"S1", "S4"})
+SOURCES: Final = (
+    Source(SourceId("Reno"), "1", "11", 1),
+    Source(SourceId("Sparks"), "1", "12", 2),
+)
+"""The sources of the scenario that optimizes."""
+RESTOCKED_AFTER: Final = 6
+"""After how many steps of work the goods arrive that some orders wait for."""
+
+HTTP: Final = frozenset({"S1", "S2", "S3", "S4", "S6"})
 """The scenarios that can be staged: all their systems have a twin."""
 
 
@@ -82,6 +95,10 @@ class Stage:
     _served: dict[str, Serving] = attrs.field(factory=dict)
     _twins: dict[str, Twin] = attrs.field(factory=dict)
     _closing: list[Callable[[], object]] = attrs.field(factory=list)
+    _placed_at_flexe: Callable[[], list[str]] | None = None
+    _steps: int = 0
+    _late: list[Callable[[OrderStore], Provider]] = attrs.field(factory=list)
+    """Connections that need the store."""
 
     @classmethod
     def of(cls, scenario: Scenario, folder: Path, halves: bool = False) -> Stage:
@@ -94,6 +111,10 @@ class Stage:
         if scenario.channel == scenarios.BIGCOMMERCE:
             stage._open_shop()
         stage._open_erp(dual_write=scenario.channel == scenarios.FNO)
+        if scenario.fulfiller == scenarios.FLEXE:
+            stage._open_flexe()
+        if scenario.optimized:
+            stage._open_inventory()
         return stage
 
     # -- the systems ---------------------------------------------------------------------------------------------------
@@ -169,6 +190,59 @@ class Stage:
         )
         self.providers.append(prov.erp(shared))
 
+    def _open_flexe(self) -> None:
+        """A warehouse network. Its protocol isn't public: both sides speak the placeholder, which nobody verified."""
+        twin = FlexeTwin(PLACEHOLDER, auth_header=FLEXE_HEADER, path=self.folder / "flexe.db")
+        url = self._serve(scenarios.FLEXE, twin, twin.close)
+        self.people.append(twin.staff_step)
+        self._placed_at_flexe = twin.placed
+        intents = flexe.IntentFile(self.folder / "flexe-intents.jsonl")
+        settings = {
+            "base_url": url,
+            "token": "test-token",
+            "auth_header": FLEXE_HEADER,
+            "protocol": PLACEHOLDER,
+            "calls_per_minute": 1_000_000,
+            "settle": 0,
+        }
+
+        def connect(store: OrderStore) -> Provider:
+            ships = flexe.connect(settings, open_orders=flexe.open_orders(store), intents=intents)
+            return prov.fulfiller(ships)
+
+        self._late.append(connect)
+
+    def _open_inventory(self) -> None:
+        """Stock by source. At first there is little of everything: some lines wait until goods arrive."""
+        twin = InventoryVisibilityTwin(path=self.folder / "inventory.db")
+        url = self._serve("inventory-visibility", twin, twin.close)
+        stock = inventory_visibility.connect(
+            {
+                "base_url": url,
+                "environment": twin.environment,
+                "token_url": f"{url}/{twin.tenant}/oauth2/v2.0/token",
+                "security_url": f"{url}/token",
+                "client_id": "iom",
+                "client_secret": "secret",
+                "sources": {
+                    each.id: {"organization": "usmf", "site": each.site, "location": each.warehouse} for each in SOURCES
+                },
+                "book_path": str(self.folder / "reservations.db"),
+            }
+        )
+        self.providers.append(prov.optimizer(stock, SOURCES))
+        goods = [each.sku for each in samples.CATALOG if not each.digital] + [CUSTOM]
+        first, second = SOURCES
+
+        def arrive() -> None:
+            """Bring a little at the beginning and, when work has gone on for a while, enough for everybody."""
+            self._steps += 1
+            source, quantity = {1: (first, 40), RESTOCKED_AFTER: (second, 100_000)}.get(self._steps, (first, 0))
+            for sku in goods if quantity else ():
+                twin.put("usmf", source.site, source.warehouse, sku, quantity)
+
+        self.people.append(arrive)
+
     # -- what people do ------------------------------------------------------------------------------------------------
 
     def place(self, orders: int, seed: int) -> None:
@@ -237,6 +311,8 @@ class Stage:
 
     def orchestrator(self, store: OrderStore) -> Orchestrator:
         """Wire the scenario: its flow, its policies, its providers."""
+        self.providers += [connect(store) for connect in self._late]
+        self._late.clear()
         providers = {each.name: each for each in self.providers}
         setup = Setup(
             (attrs.evolve(self.scenario.flow, status=FlowStatus.PUBLISHED),),
@@ -254,6 +330,11 @@ class Stage:
         """Compare an order with the end its scenario documents, and with what every system holds of it."""
         yield from end_problems(order)
         yield from self._problems_in_the_erp(order)
+        if self._placed_at_flexe is not None:
+            placed = Counter(self._placed_at_flexe())
+            for fo in order.fulfillment_orders:
+                if placed[fo.id] != 1:
+                    yield f"{fo.id} is {placed[fo.id]} times at Flexe"
         if self.shop is not None:
             yield from self._problems_in_the_shop(order, self.shop)
 

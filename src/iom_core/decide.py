@@ -529,7 +529,13 @@ class _Work:
         by = System(step.parameter("fulfilled by", step.provider))
         digital = step.parameter("digital lines", "yes") == "yes"
         refused = self.take(
-            self.order.create_fulfillment_orders(by, self.at, digital=digital, states=self.setup.states)
+            self.order.create_fulfillment_orders(
+                by,
+                self.at,
+                digital=digital,
+                per_address=step.parameter("one address each") == "yes",
+                states=self.setup.states,
+            )
         )
         if refused is not None:
             self.fail(position, step, now, refused.what, refused.where)

@@ -447,12 +447,14 @@ class SalesOrder:
         *,
         sourced: Sequence[Sourced] | None = None,
         digital: bool = True,
+        per_address: bool = False,
         states: StateFramework = BUILT_IN,
     ) -> Result[Change, Refused]:
         """Create one fulfillment order per source for what is not in one yet, to be shipped by *provider*.
 
         With *sourced*, what goes where was decided by an optimizer, and lines it leaves out stay out. Without, each
-        open line goes whole to its own source or warehouse; ``digital=False`` leaves digital lines out.
+        open line goes whole to its own source or warehouse; ``digital=False`` leaves digital lines out,
+        ``per_address=True`` makes one per source and ship-to address, for providers that ship each to one place.
         """
         edit = _Edit(self, at, states)
         if sourced is None:
@@ -468,17 +470,18 @@ class SalesOrder:
                 for line in self.lines
                 if line.id not in taken and not edit.off(line) and line.quantity > 0 and (digital or not line.digital)
             ]
-        groups: dict[SourceId, list[Sourced]] = {}
-        for each in sourced:
-            groups.setdefault(each.source, []).append(each)
         index_of = {line.id: index for index, line in enumerate(self.lines)}
+        groups: dict[tuple[SourceId, Address | None], list[Sourced]] = {}
+        for each in sourced:
+            place = index_of.get(LineId(each.line)) if per_address else None
+            groups.setdefault((each.source, None if place is None else self.lines[place].ship_to), []).append(each)
         refused: Refused | None = None
         touched: dict[int, None] = {}
         planned: dict[LineId, Decimal] = {}
         for fo in self.fulfillment_orders:
             for row in fo.lines:
                 planned[row.line] = planned.get(row.line, _ZERO) + row.quantity - row.canceled
-        for source, parts in groups.items():
+        for (source, _), parts in groups.items():
             number = len(edit.fulfillment_orders) + 1
             lines: list[FulfillmentLine] = []
             for part in parts:

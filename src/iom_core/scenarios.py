@@ -120,7 +120,8 @@ def _create(flow: FlowBuilder, *parameters: tuple[str, str]) -> FlowBuilder:
 
 
 def _shipped_by_flexe(flow: FlowBuilder) -> FlowBuilder:
-    return _create(flow, ("fulfilled by", FLEXE), ("digital lines", "no")).action(
+    # An outbound order goes to one place, and digital lines go nowhere.
+    return _create(flow, ("fulfilled by", FLEXE), ("digital lines", "no"), ("one address each", "yes")).action(
         "Send to Flexe",
         StepType.SEND,
         FLEXE,

@@ -13,7 +13,7 @@ from iom_core.mapping import IdMapping, MappingRow
 from iom_core.messages import Canceled, Message, Sourced
 from iom_core.order import OrderLine
 from iom_core.testing import World
-from iom_core.values import MessageId, SourceId, System
+from iom_core.values import Address, MessageId, SourceId, System
 
 SHOP, FLEXE = System("bigcommerce"), System("flexe")
 
@@ -90,3 +90,18 @@ def test_an_order_rejected_for_a_missing_mapping_comes_in_once_it_is_mended() ->
     world.run_until_quiet()
 
     assert world.order(order_id).status.state == "Completed"
+
+
+def test_a_fulfillment_order_for_flexe_goes_to_one_address() -> None:
+    """Lines with addresses of their own leave in fulfillment orders of their own; F&O takes them all in one."""
+    elsewhere = Address("John Roe", "", "2 Side St", "", "Austin", "TX", "78701", "US")
+    for scenario, wanted in ((scenarios.BIGCOMMERCE_FLEXE_FNO, 2), (scenarios.BIGCOMMERCE_FNO_FNO, 1)):
+        world = World.for_scenario(scenario)
+        draft = world.draft({"CHAIR": 2, "DESK": 1, "LAMP": 1})
+        lines = (draft.lines[0], attrs.evolve(draft.lines[1], ship_to=elsewhere), draft.lines[2])
+        order_id = world.place(attrs.evolve(draft, lines=lines))
+        world.run_until_quiet()
+        order = world.order(order_id)
+
+        assert [len(fo.lines) for fo in order.fulfillment_orders] == ([2, 1] if wanted == 2 else [3])
+        assert order.status.state == "Completed"
