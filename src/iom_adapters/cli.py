@@ -58,7 +58,7 @@ def demo(
 ) -> int:
     """Run orders through a documented scenario to its end, against stand-ins of the outside systems.
 
-    S1 runs over real HTTP: a shop and an ERP are started as servers on this machine. With --store the orders, and the
+    The systems of the scenario are started as HTTP servers on this machine. With --store the orders, and the
     books of the stand-ins beside them, survive a killed run: start it again to go on.
 
     Parameters
@@ -120,8 +120,6 @@ def _print_demo(result: Any) -> None:
         table.add_row(name, str(count), "")
     for system, calls in result.http_calls.items():
         table.add_row(f"HTTP calls to {system}", str(calls), f"{calls / max(result.orders, 1):.1f}")
-    if not result.http_calls:
-        table.add_row("HTTP calls", "0", "in memory")
     table.add_row("orders per second", f"{result.orders / max(result.seconds, 0.001):.1f}", "")
     out.print(table)
     _print_money(result)

@@ -19,9 +19,8 @@ from typing import Any, Final
 import attrs
 
 from iom_adapters import web
-from iom_adapters.bigcommerce import samples
 from iom_adapters.engine.local import LocalEngine
-from iom_adapters.stage import HTTP, Stage, end_problems
+from iom_adapters.stage import Stage
 from iom_adapters.store.sql import SqlStore
 from iom_core import events as ev
 from iom_core import scenarios
@@ -30,7 +29,6 @@ from iom_core.orchestrator import Orchestrator
 from iom_core.order import SalesOrder
 from iom_core.retry import ActionLimits
 from iom_core.scenarios import Scenario
-from iom_core.testing import World
 from iom_core.testing.world import held_for_stock
 from iom_core.values import System
 
@@ -90,40 +88,10 @@ def run(
 ) -> DemoResult:
     """Run *orders* through *scenario* to its end. With *store_url* an interrupted run goes on where it was.
 
-    Scenarios whose systems all have a twin run over HTTP; the others in memory, on the same core: their ``http_calls``
-    are empty. *halves* has the ERP ship every third order in two deliveries.
+    *halves* has the ERP ship every third order in two deliveries. Raises `ValueError` for a negative number of orders.
     """
     if orders < 0:
         raise ValueError(f"the number of orders can't be {orders}")
-    if scenario.id in HTTP:
-        return _over_http(scenario, orders, seed, store_url, report, halves)
-    if store_url:
-        over = ", ".join(sorted(HTTP))
-        raise ValueError(f"scenario {scenario.id} runs in memory: only {over} can be kept in a store")
-    return _in_memory(scenario, orders, seed, report)
-
-
-# -- over HTTP ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _folder(store_url: str) -> Iterator[tuple[str, Path]]:
-    """Say where the store and the twins' books are: beside the store's file, or in a folder that goes away."""
-    if not store_url:
-        with tempfile.TemporaryDirectory(prefix="iom-demo-") as name:
-            yield f"sqlite:///{name}/iom.db", Path(name)
-        return
-    if not store_url.startswith("sqlite:///") or len(store_url) == len("sqlite:///"):
-        raise Misconfigured(
-            "store", f"the demo keeps its twins beside a SQLite file: sqlite:///orders.db, not {store_url}"
-        )
-    path = Path(store_url.removeprefix("sqlite:///"))
-    folder = path.with_name(path.name + "-twins")
-    folder.mkdir(parents=True, exist_ok=True)
-    yield store_url, folder
-
-
-def _over_http(scenario: Scenario, orders: int, seed: int, store_url: str, report: Report, halves: bool) -> DemoResult:
     began = time.monotonic()
     with _folder(store_url) as (url, folder):
         store = SqlStore.open(url)
@@ -141,6 +109,23 @@ def _over_http(scenario: Scenario, orders: int, seed: int, store_url: str, repor
             receiver.close()
             stage.close()
             store.close()
+
+
+@contextmanager
+def _folder(store_url: str) -> Iterator[tuple[str, Path]]:
+    """Say where the store and the twins' books are: beside the store's file, or in a folder that goes away."""
+    if not store_url:
+        with tempfile.TemporaryDirectory(prefix="iom-demo-") as name:
+            yield f"sqlite:///{name}/iom.db", Path(name)
+        return
+    if not store_url.startswith("sqlite:///") or len(store_url) == len("sqlite:///"):
+        raise Misconfigured(
+            "store", f"the demo keeps its twins beside a SQLite file: sqlite:///orders.db, not {store_url}"
+        )
+    path = Path(store_url.removeprefix("sqlite:///"))
+    folder = path.with_name(path.name + "-twins")
+    folder.mkdir(parents=True, exist_ok=True)
+    yield store_url, folder
 
 
 def engine_for(orchestrator: Orchestrator, store: SqlStore, seed: int, troubles: Counter[str]) -> LocalEngine:
@@ -248,37 +233,3 @@ def detail(order: SalesOrder) -> dict[str, Any]:
         "invoiced_total": str(order.invoiced_total.amount),
         "currency": order.currency,
     }
-
-
-# -- the other scenarios, in memory ------------------------------------------------------------------------------
-
-
-def _in_memory(scenario: Scenario, orders: int, seed: int, report: Report) -> DemoResult:
-    began = time.monotonic()
-    world = World.for_scenario(scenario)
-    rng = random.Random(seed)  # noqa: S311 - samples
-    skus = [each.sku for each in samples.CATALOG if not each.digital]
-    for _ in range(orders):
-        world.receive(
-            {sku: rng.randint(1, 5) for sku in rng.sample(skus, rng.randint(1, 3))}, country=rng.choice(("US", "DE"))
-        )
-    if scenario.optimized:
-        # Not enough for everybody: some lines wait in Backorder Hold until the goods arrive.
-        world.stock("Seattle", dict.fromkeys(skus, orders // 2))
-    world.run_until_quiet()
-    if scenario.optimized:
-        world.stock("Chicago", dict.fromkeys(skus, orders * 5))
-        world.run_backorder_job()
-        world.run_until_quiet()
-    found = list(world.store.orders())
-    states = Counter(order.status.state for order in found)
-    report(Progress(orders, dict(states), states["Completed"]))
-    problems = [problem for order in found for problem in end_problems(order)]
-    for order in found:
-        if scenario.told:
-            told = tuple(world.channel.told.get(order.external(order.channel) or "", ()))
-            if tuple(each for each in told if each != "partially shipped") != scenario.told:
-                problems.append(f"{order.id}: the channel was told {told}, not {scenario.told}")
-    if len(found) != orders:
-        problems.append(f"{orders} orders were placed, {len(found)} arrived")
-    return _summary(scenario, found, len(world.store.errors()), {}, time.monotonic() - began, problems)

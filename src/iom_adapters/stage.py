@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 import httpx
 
-from iom_adapters import dataverse, flexe, inventory_visibility
+from iom_adapters import dataverse, flexe, inventory_visibility, sap
 from iom_adapters._clock import utc_now
 from iom_adapters._demo_link import copy_masters, link
 from iom_adapters._twin import Serving, Twin, serve
@@ -32,6 +32,7 @@ from iom_adapters.fno import connect as connect_fno
 from iom_adapters.fno.office import Item
 from iom_adapters.fno.twin import FnoTwin
 from iom_adapters.inventory_visibility.twin import InventoryVisibilityTwin
+from iom_adapters.sap.twin import ORDER_BILLED, Material, SapTwin
 from iom_core import providers as prov
 from iom_core import scenarios
 from iom_core.allocation import Source
@@ -63,9 +64,6 @@ SOURCES: Final = (
 RESTOCKED_AFTER: Final = 6
 """After how many steps of work the goods arrive that some orders wait for."""
 
-HTTP: Final = frozenset({"S1", "S2", "S3", "S4", "S6"})
-"""The scenarios that can be staged: all their systems have a twin."""
-
 
 def mapping() -> IdMapping:
     """Return the demo's product mapping: the shop's SKUs are the ERP's items, custom products are one item."""
@@ -95,6 +93,7 @@ class Stage:
     _served: dict[str, Serving] = attrs.field(factory=dict)
     _twins: dict[str, Twin] = attrs.field(factory=dict)
     _closing: list[Callable[[], object]] = attrs.field(factory=list)
+    _billed_in_sap: Callable[[str], int] | None = None
     _placed_at_flexe: Callable[[], list[str]] | None = None
     _steps: int = 0
     _late: list[Callable[[OrderStore], Provider]] = attrs.field(factory=list)
@@ -102,9 +101,7 @@ class Stage:
 
     @classmethod
     def of(cls, scenario: Scenario, folder: Path, halves: bool = False) -> Stage:
-        """Start the scenario's systems; raises `ValueError` for one that has none to start."""
-        if scenario.id not in HTTP:
-            raise ValueError(f"scenario {scenario.id} has systems without a twin: it runs in memory only")
+        """Start the scenario's systems."""
         folder.mkdir(parents=True, exist_ok=True)
         stage = cls(scenario, folder, halves)
         stage.providers.append(prov.internal())
@@ -113,6 +110,8 @@ class Stage:
         stage._open_erp(dual_write=scenario.channel == scenarios.FNO)
         if scenario.fulfiller == scenarios.FLEXE:
             stage._open_flexe()
+        if scenario.ledger == scenarios.SAP:
+            stage._open_sap()
         if scenario.optimized:
             stage._open_inventory()
         return stage
@@ -154,7 +153,8 @@ class Stage:
         lock = threading.RLock()
         items = [Item(each.sku, each.name, price=Decimal(each.cents) / 100) for each in samples.CATALOG]
         self.erp = FnoTwin.demo([*items, Item(CUSTOM, "Custom product")], path=self.folder / "fno.db", lock=lock)
-        self.people.append(self._work_in_the_erp)
+        if scenarios.FNO in (self.scenario.fulfiller, self.scenario.ledger):
+            self.people.append(self._work_in_the_erp)
         if dual_write:
             self._open_dual_write(lock)
             return
@@ -211,6 +211,30 @@ class Stage:
             return prov.fulfiller(ships)
 
         self._late.append(connect)
+
+    def _open_sap(self) -> None:
+        """The books in SAP, order-related billing; manual prices, so that the totals can be compared to the cent."""
+        goods = {each.sku: Material(Decimal(1), ORDER_BILLED) for each in samples.CATALOG}
+        twin = SapTwin(self.folder / "sap.db", materials=goods)
+        url = self._serve(scenarios.SAP, twin, twin.close)
+        user, password = twin.user
+        books = sap.connect(
+            {
+                "base_url": url,
+                "user": user,
+                "password": password,
+                "sap_client": twin.client,
+                "order_type": "OR",
+                "item_category": ORDER_BILLED,
+                "sales_areas": {"": "1710/10/00"},
+                "guest": "17100001",
+                "price_condition": "ZGRS",
+            }
+        )
+        self._closing.append(books.close)
+        self.people.append(twin.post_invoices)
+        self._billed_in_sap = lambda reference: len(twin.orders(reference))
+        self.providers.append(prov.ledger(books))
 
     def _open_inventory(self) -> None:
         """Stock by source. At first there is little of everything: some lines wait until goods arrive."""
@@ -335,6 +359,8 @@ class Stage:
             for fo in order.fulfillment_orders:
                 if placed[fo.id] != 1:
                     yield f"{fo.id} is {placed[fo.id]} times at Flexe"
+        if self._billed_in_sap is not None and self._billed_in_sap(order.id) != 1:
+            yield f"{order.id} is {self._billed_in_sap(order.id)} times in SAP"
         if self.shop is not None:
             yield from self._problems_in_the_shop(order, self.shop)
 

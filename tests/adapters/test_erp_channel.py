@@ -163,3 +163,15 @@ def test_without_such_a_column_the_step_says_so() -> None:
 
     assert step.ok
     assert "status_column is not set" in step.details
+
+
+def test_a_checkpoint_survives_a_change_of_address() -> None:
+    """A delta link is kept without its host, so that an organization may move to another address."""
+    office = Office(scenarios.FNO_FNO_FNO)
+    office.erp.confirm(office.enter())
+    office.pull()
+    with office.store.begin() as unit:
+        checkpoint = unit.checkpoint(ERP)
+
+    assert "deltatoken" in checkpoint
+    assert "dv.test" not in checkpoint

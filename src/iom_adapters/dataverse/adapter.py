@@ -389,7 +389,8 @@ class DualWriteOrders:
                 continue
             if "@odata.deltaLink" not in page:
                 raise Misconfigured(self.system, f"{entity_set} gives no delta link; enable its change tracking")
-            return rows, str(page["@odata.deltaLink"])
+            # Kept without its host: an organization that moves to another address keeps its checkpoints.
+            return rows, str(page["@odata.deltaLink"]).removeprefix(self.session.base_url.rstrip("/"))
 
     def _orders(self, ids: Sequence[str]) -> list[OrderRows]:
         """Read orders whole; those with somebody else's numbers, and those deleted meanwhile, are left out."""
