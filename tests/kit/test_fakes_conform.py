@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import pytest
 
+from iom_adapters._clock import utc_now
 from iom_adapters.engine import Backoff, LocalEngine
-from iom_core.testing import MemoryStore
+from iom_core.testing import FakeEngine, MemoryStore
 from iom_core.testing import conformance as kit
 from iom_core.testing import harnesses as ready
 
@@ -100,5 +101,22 @@ class TestLocalEngine(kit.EngineConformance):
     @pytest.fixture
     def harness(self) -> Iterator[kit.EngineHarness]:
         harness = LocalEngineOnMemory()
+        yield harness
+        harness.engine.stop()
+
+
+class FakeEngineOnMemory:
+    """The reference engine with short waits, on a store in memory."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.runner = kit.ScriptedRunner(self.store)
+        self.engine = FakeEngine(self.store, self.runner, utc_now, backoff=Backoff(0.01, 0.05))
+
+
+class TestFakeEngine(kit.EngineConformance):
+    @pytest.fixture
+    def harness(self) -> Iterator[kit.EngineHarness]:
+        harness = FakeEngineOnMemory()
         yield harness
         harness.engine.stop()

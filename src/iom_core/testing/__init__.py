@@ -5,6 +5,7 @@ The conformance classes, which need pytest, are in `iom_core.testing.conformance
 
 from __future__ import annotations
 
+from iom_core.testing.engine import FakeEngine as FakeEngine
 from iom_core.testing.fakes import FakeChannel as FakeChannel
 from iom_core.testing.fakes import FakeDistances as FakeDistances
 from iom_core.testing.fakes import FakeErp as FakeErp
@@ -19,6 +20,7 @@ from iom_core.testing.world import World as World
 __all__ = [
     "FakeChannel",
     "FakeDistances",
+    "FakeEngine",
     "FakeErp",
     "FakeFulfiller",
     "FakeInventory",

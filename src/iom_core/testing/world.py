@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -14,15 +14,16 @@ from iom_core import scenarios
 from iom_core.allocation import Source
 from iom_core.decide import Setup
 from iom_core.errors import Fault
-from iom_core.flow import ActionDefinition, Effect, Flow, FlowStatus
-from iom_core.messages import ActionFailed, Body, Message, OrderDraft, OrderLineDraft
-from iom_core.orchestrator import Orchestrator, fault_kind
+from iom_core.flow import Flow, FlowStatus
+from iom_core.messages import Body, Message, OrderDraft, OrderLineDraft
+from iom_core.orchestrator import Orchestrator
 from iom_core.order import Command, SalesOrder
 from iom_core.policies import Policy
 from iom_core.ports import OrderStore
 from iom_core.providers import Provider
-from iom_core.retry import ActionLimits, next_try
+from iom_core.retry import ActionLimits
 from iom_core.scenarios import Scenario
+from iom_core.testing.engine import FakeEngine
 from iom_core.testing.fakes import (
     FakeChannel,
     FakeErp,
@@ -86,6 +87,7 @@ class World:
             backorders=backorders,
         )
         self.orchestrator: Orchestrator = Orchestrator(self.store, setup, self.providers, self.clock)
+        self.engine: FakeEngine = FakeEngine(self.store, self.orchestrator, self.clock, limits=self._limits)
         self._numbers = 100
         self._down = False
         """Whether a puller could not be run: what it would have brought is still to come."""
@@ -176,32 +178,11 @@ class World:
 
     def drain(self) -> int:
         """Run every command that is due; returns how many were run."""
-        ran = 0
-        while True:
-            now = self.clock()
-            due = self.store.due(now, 100, now + timedelta(minutes=5))
-            if not due:
-                return ran
-            for each in due:
-                ran += 1
-                self._run(each.command.key, each.attempt, each.first_at, each.command)
+        return self.engine.run_due()
 
-    def _run(self, key: str, attempt: int, first_at: datetime, command: Command) -> None:
-        order = self.store.load(command.order_id)
-        now = self.clock()
-        try:
-            if order is None:
-                raise LookupError(f"the order of command {key} is gone")
-            outcome = self.orchestrator.perform(command, order)
-        except Fault as fault:
-            definition = self.orchestrator.definition(command) or ActionDefinition(command.action, Effect.TELL)
-            again = next_try(fault, attempt, first_at, now, ActionLimits.of(definition), 0.5)
-            if again is not None:
-                self.store.postpone(key, again, fault.what)
-                return
-            self.orchestrator.settle(command, ActionFailed(key, fault_kind(fault), fault.what), now)
-            return
-        self.orchestrator.settle(command, outcome, now)
+    def _limits(self, command: Command) -> ActionLimits:
+        definition = self.orchestrator.definition(command)
+        return ActionLimits() if definition is None else ActionLimits.of(definition)
 
     def work(self) -> int:
         """Let everybody outside do one step; returns how many things moved."""
