@@ -168,7 +168,7 @@ class Stage:
                 "guests": GUESTS,
             }
         )
-        self.providers.append(prov.erp(erp))
+        self.providers.append(prov.erp(erp, erp))
 
     def _open_dual_write(self, lock: threading.RLock) -> None:
         """Orders come from the ERP: what it commits, Dataverse has, and the adapter talks to Dataverse alone."""
@@ -208,7 +208,7 @@ class Stage:
 
         def connect(store: OrderStore) -> Provider:
             ships = flexe.connect(settings, open_orders=flexe.open_orders(store), intents=intents)
-            return prov.fulfiller(ships)
+            return prov.fulfiller(ships, ships)
 
         self._late.append(connect)
 
@@ -234,7 +234,7 @@ class Stage:
         self._closing.append(books.close)
         self.people.append(twin.post_invoices)
         self._billed_in_sap = lambda reference: len(twin.orders(reference))
-        self.providers.append(prov.ledger(books))
+        self.providers.append(prov.ledger(books, books))
 
     def _open_inventory(self) -> None:
         """Stock by source. At first there is little of everything: some lines wait until goods arrive."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from returns.result import Failure, Result, Success
@@ -96,6 +96,18 @@ OPTIMIZER_ACTIONS: Final = (ActionDefinition(OPTIMIZE, Effect.OPTIMIZE),)
 INTERNAL_ACTIONS: Final = (ActionDefinition(CREATE_FULFILLMENT, Effect.CREATE),)
 
 
+class Webhooks(Protocol):
+    """An adapter that understands its system's notifications: most of those that pull can also be told."""
+
+    def read(self, external_id: str, now: datetime, /) -> tuple[Message | Rejected, ...]:
+        """Read what a notification hinted at."""
+        ...
+
+    def translate(self, headers: Mapping[str, str], body: bytes, /) -> Result[tuple[str, ...], Refused]:
+        """Authenticate a notification and return what it hints at."""
+        ...
+
+
 @attrs.frozen
 class Action:
     """A provider action: its definition, and the function that runs it."""
@@ -166,8 +178,17 @@ def _teller(sink: StatusSink, stage: str) -> Run:
     return tell
 
 
-def erp(orders: ErpOrders) -> Provider:
-    """An ERP that shares our sales orders: it may fulfill them, account for them, or both."""
+def _told(provider: Provider, webhooks: Webhooks | None) -> Provider:
+    if webhooks is None:
+        return provider
+    return attrs.evolve(provider, read=webhooks.read, translate=webhooks.translate)
+
+
+def erp(orders: ErpOrders, webhooks: Webhooks | None = None) -> Provider:
+    """An ERP that shares our sales orders: it may fulfill them, account for them, or both.
+
+    With *webhooks* (mostly the same adapter) its notifications are taken too.
+    """
 
     def send(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
         return _done(command, orders.send(ErpRequest(command.key, order)))
@@ -178,30 +199,33 @@ def erp(orders: ErpOrders) -> Provider:
             return Success(ActionDone(command.key, "no line has a shipping warehouse"))
         return _done(command, orders.send(ErpRequest(command.key, order, lines)))
 
-    return Provider(
+    provider = Provider(
         orders.system,
         _actions(ERP_ACTIONS, send, send_lines, send),
         SHIPPING_EVENTS | BILLING_EVENTS,
         orders.pull,
     )
+    return _told(provider, webhooks)
 
 
-def fulfiller(provider: FulfillmentProvider) -> Provider:
-    """Somebody who ships fulfillment orders."""
+def fulfiller(provider: FulfillmentProvider, webhooks: Webhooks | None = None) -> Provider:
+    """Somebody who ships fulfillment orders; with *webhooks* its notifications are taken too."""
 
     def submit(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
         return _done(command, provider.submit(FulfillmentRequest(command.key, order, command.record)))
 
-    return Provider(provider.system, _actions(FULFILLER_ACTIONS, submit), SHIPPING_EVENTS, provider.pull)
+    ships = Provider(provider.system, _actions(FULFILLER_ACTIONS, submit), SHIPPING_EVENTS, provider.pull)
+    return _told(ships, webhooks)
 
 
-def ledger(accounts: Ledger) -> Provider:
-    """Somebody who invoices."""
+def ledger(accounts: Ledger, webhooks: Webhooks | None = None) -> Provider:
+    """Somebody who invoices; with *webhooks* its notifications are taken too."""
 
     def bill(order: SalesOrder, command: Command) -> Result[ActionDone, Refused]:
         return _done(command, accounts.bill(BillingRequest(command.key, order)))
 
-    return Provider(accounts.system, _actions(LEDGER_ACTIONS, bill), BILLING_EVENTS, accounts.pull)
+    books = Provider(accounts.system, _actions(LEDGER_ACTIONS, bill), BILLING_EVENTS, accounts.pull)
+    return _told(books, webhooks)
 
 
 def optimizer(inventory: Inventory, sources: Sequence[Source], name: System = OPTIMIZER) -> Provider:

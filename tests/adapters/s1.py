@@ -40,7 +40,9 @@ SHOP, ERP = System("bigcommerce"), System("fno")
 class S1:
     """A shop, an ERP and an orchestrator between them; `run` takes everything to its end."""
 
-    def __init__(self, store: OrderStore | None = None, *, shop_moves_status: bool = False) -> None:
+    def __init__(
+        self, store: OrderStore | None = None, *, shop_moves_status: bool = False, erp_secret: str = ""
+    ) -> None:
         self.clock = VirtualClock(START)
         self.hooks: list[tuple[dict[str, str], bytes]] = []
         self.shop = BigCommerceTwin(
@@ -68,11 +70,12 @@ class S1:
                 "client_id": "iom",
                 "client_secret": "secret",
                 "guests": {"usmf": "US-WEB", "demf": "DE-WEB"},
+                "webhook_secret": erp_secret,
             },
             client=client,
             clock=self.clock,
         )
-        providers = {each.name: each for each in (prov.internal(), prov.channel(shop, shop), prov.erp(erp))}
+        providers = {each.name: each for each in (prov.internal(), prov.channel(shop, shop), prov.erp(erp, erp))}
         scenario = scenarios.BIGCOMMERCE_FNO_FNO
         setup = Setup(
             (attrs.evolve(scenario.flow, status=FlowStatus.PUBLISHED),),

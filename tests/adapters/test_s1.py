@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from returns.result import Failure
 
 from iom_adapters._twin import Fault as Misbehavior
 from iom_adapters.bigcommerce import samples
@@ -177,3 +178,26 @@ def test_an_item_the_erp_blocks_leaves_a_sync_error_and_the_others_go_on() -> No
     assert (order.status.state, order.status.reason) == ("Completed", "Fulfilled")
     assert len(s1.erp.orders(order.id)) == 1
     assert order.invoiced_total == order.total
+
+
+def test_an_invoice_event_of_the_erp_brings_the_invoice_before_the_puller_does() -> None:
+    """The business event is a hint, authenticated by our own secret; the invoice is read from F&O."""
+    s1 = S1(erp_secret="events secret")
+    s1.place(orders(1)[0])
+    events: list[bytes] = []
+    s1.erp.deliver = events.append
+    for _ in range(3):
+        s1.round()
+    assert events, "the invoice was posted"
+    (order,) = s1.store.orders()
+    assert order.invoices == ()
+
+    forged = s1.orchestrator.webhook(ERP, {"x-iom-secret": "guess"}, events[0])
+    numbers = s1.orchestrator.webhook(ERP, {"x-iom-secret": "events secret"}, events[0]).unwrap()
+    for number in numbers:
+        s1.orchestrator.follow(ERP, number)
+    (order,) = s1.store.orders()
+
+    assert isinstance(forged, Failure)
+    assert len(order.invoices) == 1
+    assert order.status.state == "Completed"
