@@ -27,7 +27,6 @@ from iom_core import scenarios
 from iom_core.errors import Misconfigured
 from iom_core.orchestrator import Orchestrator
 from iom_core.order import SalesOrder
-from iom_core.retry import ActionLimits
 from iom_core.scenarios import Scenario
 from iom_core.testing.world import held_for_stock
 from iom_core.values import System
@@ -98,12 +97,24 @@ def run(
         stage = Stage.of(scenario, folder, halves)
         orchestrator = stage.orchestrator(store)
         troubles: Counter[str] = Counter()
-        receiver = web.serve(orchestrator, report=lambda what, broken: troubles.update([f"{what}: {broken}"]))
+
+        def trouble(what: str, broken: BaseException) -> None:
+            troubles.update([f"{what}: {broken}"])
+
+        receiver = web.serve(orchestrator, report=trouble)
         stage.receiver_url = f"{receiver.url}/webhooks/{scenarios.BIGCOMMERCE}"
-        engine = engine_for(orchestrator, store, seed, troubles)
+        engine = LocalEngine(
+            store,
+            orchestrator,
+            chance=random.Random(seed),  # noqa: S311 - jitter, not secrets
+            limits=orchestrator.limits,
+            poll=0.1,
+            report=trouble,
+        )
+        orchestrator.wake = engine.wake
         try:
             _run_to_the_end(stage, orchestrator, store, engine, orders, seed, report)
-            return _result(scenario, stage, store, orders, time.monotonic() - began)
+            return _result(stage, store, orders, troubles, time.monotonic() - began)
         finally:
             engine.stop()
             receiver.close()
@@ -126,25 +137,6 @@ def _folder(store_url: str) -> Iterator[tuple[str, Path]]:
     folder = path.with_name(path.name + "-twins")
     folder.mkdir(parents=True, exist_ok=True)
     yield store_url, folder
-
-
-def engine_for(orchestrator: Orchestrator, store: SqlStore, seed: int, troubles: Counter[str]) -> LocalEngine:
-    """Build the local engine; attempts and timeouts come from the actions' definitions."""
-
-    def limits(provider: System, action: str) -> ActionLimits:
-        found = orchestrator.setup.catalog.action(provider, action)
-        return ActionLimits() if found is None else ActionLimits.of(found)
-
-    engine = LocalEngine(
-        store,
-        orchestrator,
-        chance=random.Random(seed),  # noqa: S311 - jitter, not secrets
-        limits=limits,
-        poll=0.1,
-        report=lambda what, broken: troubles.update([f"{what}: {broken}"]),
-    )
-    orchestrator.wake = engine.wake
-    return engine
 
 
 def _run_to_the_end(
@@ -189,29 +181,21 @@ def _release_backorders(orchestrator: Orchestrator, store: SqlStore, now: dateti
     orchestrator.run_job("backorder", ev.BACKORDER_DUE, held_for_stock(store), now.isoformat())
 
 
-def _result(scenario: Scenario, stage: Stage, store: SqlStore, orders: int, seconds: float) -> DemoResult:
+def _result(stage: Stage, store: SqlStore, orders: int, troubles: Counter[str], seconds: float) -> DemoResult:
     found = list(store.orders())
     problems = [problem for order in found for problem in stage.problems(order)]
     if len(found) != orders:
         problems.append(f"{orders} orders were placed, {len(found)} arrived")
-    return _summary(scenario, found, len(store.errors()), stage.calls(), seconds, problems)
-
-
-def _summary(
-    scenario: Scenario,
-    found: list[SalesOrder],
-    errors: int,
-    calls: Mapping[str, int],
-    seconds: float,
-    problems: list[str],
-) -> DemoResult:
+    if problems:
+        # What went wrong on the way and was overcome is no problem; where something wasn't, it says why.
+        problems += [f"{what} ({count} times)" for what, count in troubles.most_common(5)]
     return DemoResult(
-        scenario.name,
+        stage.scenario.name,
         len(found),
         sum(order.status.state == "Completed" for order in found),
         sum(order.status.state == "On Hold" for order in found),
-        errors,
-        calls,
+        len(store.errors()),
+        stage.calls(),
         seconds,
         tuple(detail(order) for order in found),
         tuple(problems),

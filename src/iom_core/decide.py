@@ -257,8 +257,6 @@ class _Work:
             moved = self.advance(fresh)
             if not moved and not self.fresh and not (self.order.parked and self.retry_parked()):
                 break
-        if self.ended() and self.order.parked:
-            self.retry_parked()
 
     def advance(self, fresh: Sequence[Happened]) -> bool:
         """Show *fresh* events to the flows and run what they start; says whether a step ran."""

@@ -14,7 +14,6 @@ ORDER: Final = "order"
 LINE: Final = "order line"
 FULFILLMENT_ORDER: Final = "fulfillment order"
 FULFILLMENT_LINE: Final = "fulfillment order line"
-SHIPMENT: Final = "shipment"
 
 # States
 NEW: Final = "New"

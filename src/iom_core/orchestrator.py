@@ -23,6 +23,7 @@ from iom_core.order import Command, ErrorRecord, SalesOrder
 from iom_core.outcome import Refused, failed
 from iom_core.ports import Conflict, OrderStore, Pulled, Unit
 from iom_core.providers import Provider
+from iom_core.retry import ActionLimits
 from iom_core.values import MessageId, System
 
 MAX_PAYLOAD: Final = 4_000
@@ -253,6 +254,11 @@ class Orchestrator:
     def definition(self, command: Command) -> ActionDefinition | None:
         """Return a command's definition: its attempts and its timeout."""
         return self.setup.catalog.action(command.provider, command.action)
+
+    def limits(self, provider: System, action: str) -> ActionLimits:
+        """Return how long an action is tried; one without a definition has the usual limits."""
+        found = self.setup.catalog.action(provider, action)
+        return ActionLimits() if found is None else ActionLimits.of(found)
 
     def perform(self, command: Command, order: SalesOrder) -> ActionDone | ActionFailed:
         """Run a command against its provider's port, outside any transaction. Raises a `Fault`."""

@@ -28,7 +28,6 @@ from iom_core.flow import FlowStatus
 from iom_core.orchestrator import Orchestrator
 from iom_core.order import SalesOrder
 from iom_core.ports import OrderStore
-from iom_core.retry import ActionLimits
 from iom_core.testing import MemoryStore, VirtualClock
 from iom_core.testing.world import START
 from iom_core.values import System
@@ -86,12 +85,8 @@ class S1:
         self.store: OrderStore = MemoryStore() if store is None else store
         self.orchestrator = Orchestrator(self.store, setup, providers, self.clock)
         self.engine = LocalEngine(
-            self.store, self.orchestrator, chance=random.Random(1), limits=self._limits, clock=self.clock
+            self.store, self.orchestrator, chance=random.Random(1), limits=self.orchestrator.limits, clock=self.clock
         )
-
-    def _limits(self, provider: System, action: str) -> ActionLimits:
-        found = self.orchestrator.setup.catalog.action(provider, action)
-        return ActionLimits() if found is None else ActionLimits.of(found)
 
     def _keep(self, _url: str, headers: Mapping[str, str], body: bytes) -> int:
         self.hooks.append((dict(headers), body))

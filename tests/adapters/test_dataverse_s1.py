@@ -57,7 +57,7 @@ class DualWriteS1(S1):
         )
         self.orchestrator = Orchestrator(self.store, again, providers, self.clock)
         self.engine = LocalEngine(
-            self.store, self.orchestrator, chance=random.Random(1), limits=self._limits, clock=self.clock
+            self.store, self.orchestrator, chance=random.Random(1), limits=self.orchestrator.limits, clock=self.clock
         )
 
 

@@ -15,6 +15,7 @@ from iom_core.orchestrator import fault_kind
 from iom_core.order import Command, SalesOrder
 from iom_core.ports import Due, OrderStore
 from iom_core.retry import ActionLimits, Backoff, next_try
+from iom_core.values import System
 
 
 class Runs(Protocol):
@@ -29,7 +30,7 @@ class Runs(Protocol):
         ...
 
 
-def _usual_limits(_: Command) -> ActionLimits:
+def _usual_limits(_provider: System, _action: str) -> ActionLimits:
     return ActionLimits()
 
 
@@ -44,7 +45,7 @@ class FakeEngine:
         runner: Runs,
         clock: Callable[[], datetime],
         *,
-        limits: Callable[[Command], ActionLimits] = _usual_limits,
+        limits: Callable[[System, str], ActionLimits] = _usual_limits,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
         poll: float = 0.02,
     ) -> None:
@@ -79,7 +80,8 @@ class FakeEngine:
                 raise LookupError(f"there is no order {command.order_id}")
             outcome = self._runner.perform(command, order)
         except Fault as fault:
-            again = next_try(fault, due.attempt, due.first_at, now, self._limits(command), 0.5, self._backoff)
+            limits = self._limits(command.provider, command.action)
+            again = next_try(fault, due.attempt, due.first_at, now, limits, 0.5, self._backoff)
             if again is not None:
                 self._store.postpone(command.key, again, fault.what)
                 return

@@ -17,11 +17,10 @@ from iom_core.errors import Fault
 from iom_core.flow import Flow, FlowStatus
 from iom_core.messages import Body, Message, OrderDraft, OrderLineDraft
 from iom_core.orchestrator import Orchestrator
-from iom_core.order import Command, SalesOrder
+from iom_core.order import SalesOrder
 from iom_core.policies import Policy
 from iom_core.ports import OrderStore
 from iom_core.providers import Provider
-from iom_core.retry import ActionLimits
 from iom_core.scenarios import Scenario
 from iom_core.testing.engine import FakeEngine
 from iom_core.testing.fakes import (
@@ -87,7 +86,7 @@ class World:
             backorders=backorders,
         )
         self.orchestrator: Orchestrator = Orchestrator(self.store, setup, self.providers, self.clock)
-        self.engine: FakeEngine = FakeEngine(self.store, self.orchestrator, self.clock, limits=self._limits)
+        self.engine: FakeEngine = FakeEngine(self.store, self.orchestrator, self.clock, limits=self.orchestrator.limits)
         self._numbers = 100
         self._down = False
         """Whether a puller could not be run: what it would have brought is still to come."""
@@ -179,10 +178,6 @@ class World:
     def drain(self) -> int:
         """Run every command that is due; returns how many were run."""
         return self.engine.run_due()
-
-    def _limits(self, command: Command) -> ActionLimits:
-        definition = self.orchestrator.definition(command)
-        return ActionLimits() if definition is None else ActionLimits.of(definition)
 
     def work(self) -> int:
         """Let everybody outside do one step; returns how many things moved."""
